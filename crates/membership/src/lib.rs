@@ -1,0 +1,1 @@
+//! Servers, epochs and the liveness of peers

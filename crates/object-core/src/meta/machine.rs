@@ -1,0 +1,1 @@
+//! Applies commands and answers queries over a group's keys.

@@ -1,0 +1,1 @@
+//! Objects: gateway, block store and repair

@@ -1,0 +1,1 @@
+//! Many Raft groups on one node: openraft behind our own trait

@@ -1,0 +1,1 @@
+//! The site's small, strongly consistent store of resources

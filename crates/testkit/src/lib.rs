@@ -1,0 +1,1 @@
+//! Simulated machines and networks, and a harness for real processes
