@@ -16,6 +16,7 @@ use std::ops::ControlFlow;
 use ids::{GroupId, OperationId};
 use serde::{Deserialize, Serialize};
 
+pub mod local;
 pub mod memory;
 
 /// The store under a state machine failed, or holds what it can't hold.
