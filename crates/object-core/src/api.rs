@@ -153,7 +153,8 @@ pub struct Checksum {
 }
 
 /// Gives the checksum that trails the body; called once, after the body ended.
-pub type TrailingChecksum = Box<dyn FnOnce() -> std::result::Result<Option<Vec<u8>>, String> + Send + Sync>;
+pub type TrailingChecksum =
+    Box<dyn FnOnce() -> std::result::Result<Option<Vec<u8>>, String> + Send + Sync>;
 
 /// What a body must have turned out to be.
 #[derive(Default)]
@@ -516,9 +517,19 @@ pub trait Objects: Send + Sync + 'static {
     async fn copy(&self, caller: &Caller, request: CopyRequest) -> Result<Written>;
     async fn list(&self, caller: &Caller, request: ListRequest) -> Result<ListPage>;
 
-    async fn create_upload(&self, caller: &Caller, request: CreateUploadRequest) -> Result<UploadId>;
-    async fn put_part(&self, caller: &Caller, request: PartRequest, body: Body) -> Result<PartInfo>;
-    async fn copy_part(&self, caller: &Caller, request: PartRequest, source: CopySource) -> Result<PartInfo>;
+    async fn create_upload(
+        &self,
+        caller: &Caller,
+        request: CreateUploadRequest,
+    ) -> Result<UploadId>;
+    async fn put_part(&self, caller: &Caller, request: PartRequest, body: Body)
+    -> Result<PartInfo>;
+    async fn copy_part(
+        &self,
+        caller: &Caller,
+        request: PartRequest,
+        source: CopySource,
+    ) -> Result<PartInfo>;
     async fn list_parts(
         &self,
         caller: &Caller,
@@ -535,7 +546,13 @@ pub trait Objects: Send + Sync + 'static {
         after_upload: Option<UploadId>,
     ) -> Result<UploadPage>;
     async fn complete_upload(&self, caller: &Caller, request: CompleteRequest) -> Result<Written>;
-    async fn abort_upload(&self, caller: &Caller, bucket: &str, key: &str, upload: UploadId) -> Result<()>;
+    async fn abort_upload(
+        &self,
+        caller: &Caller,
+        bucket: &str,
+        key: &str,
+        upload: UploadId,
+    ) -> Result<()>;
 
     async fn whereabouts(&self, caller: &Caller, bucket: &str, key: &str) -> Result<Whereabouts>;
 }

@@ -21,11 +21,23 @@ use ids::{BucketId, Epoch, NodeId, SegmentId, UploadId, UserId};
 use serde::{Deserialize, Serialize};
 
 use crate::api::{
-    Checksum, ChecksumKind, ChecksumScope, CompletedPart, Conditions, ContentHeaders, ETag, ListedObject, ObjectHead,
-    PartInfo, UploadInfo, VersionId, Written,
+    Checksum, ChecksumKind, ChecksumScope, CompletedPart, Conditions, ContentHeaders, ETag,
+    ListedObject, ObjectHead, PartInfo, UploadInfo, VersionId, Written,
 };
 
+mod change;
+mod debt;
+mod fences;
+mod inline_bytes;
+mod keys;
+pub mod listing;
 pub mod machine;
+mod multipart;
+mod objects;
+mod records;
+mod segments;
+mod stats;
+mod uploads;
 
 /// Version of encoded commands, queries and answers.
 pub const META_FORMAT: u8 = 1;
@@ -60,7 +72,7 @@ pub struct KeyRef {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Content {
     /// The bytes themselves.
-    Inline(Vec<u8>),
+    Inline(#[serde(with = "inline_bytes")] Vec<u8>),
     /// A pending segment, with the blocks that no [`Command::AppendBlocks`] brought yet.
     Segment {
         /// The segment.
@@ -220,8 +232,13 @@ pub enum Refused {
     NoSuchUpload,
     InvalidPart,
     InvalidPartOrder,
-    PartTooSmall { part: u16, size: u64 },
-    TooLarge { size: u64 },
+    PartTooSmall {
+        part: u16,
+        size: u64,
+    },
+    TooLarge {
+        size: u64,
+    },
     BadDigest,
     InvalidRequest(String),
     /// The segment was given up or never begun.
@@ -332,7 +349,7 @@ pub enum Query {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stored {
     /// The bytes (empty unless they were asked for).
-    Inline(Vec<u8>),
+    Inline(#[serde(with = "inline_bytes")] Vec<u8>),
     /// Pieces, in order.
     Segments(Vec<StoredSegment>),
 }
@@ -352,7 +369,7 @@ pub struct StoredSegment {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PieceContent {
     /// A small part's bytes.
-    Inline(Vec<u8>),
+    Inline(#[serde(with = "inline_bytes")] Vec<u8>),
     /// Blocks, see [`Query::Blocks`].
     Blocks(SegmentId),
 }

@@ -38,7 +38,10 @@ mod tests {
         for n in 0..8000 {
             seen[usize::from(slot_of_key(bucket, &format!("key-{n}"), 8))] += 1;
         }
-        assert!(seen.iter().all(|count| (800..1200).contains(count)), "{seen:?}");
+        assert!(
+            seen.iter().all(|count| (800..1200).contains(count)),
+            "{seen:?}"
+        );
         let mut groups: Vec<_> = (0..8).map(|slot| group_of_slot(bucket, slot, 16)).collect();
         groups.sort();
         groups.dedup();

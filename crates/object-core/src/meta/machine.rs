@@ -1,1 +1,171 @@
 //! Applies commands and answers queries over a group's keys.
+//!
+//! Everything that happens is in the command: no clock, no randomness. A refused command writes nothing.
+
+use raft_machine::{Batch, Machine, StoreError, View, decode, encode};
+
+use super::change::{Change, Step, Stop};
+use super::listing::{self, Wanted};
+use super::{
+    Answer, Command, META_FORMAT, Outcome, Query, fences, objects, segments, stats, uploads,
+};
+
+/// The metadata of a placement group: objects, uploads, segments and fences of its key slots.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct MetaMachine;
+
+impl MetaMachine {
+    /// A machine; all its state is in the store.
+    pub fn new() -> Self {
+        MetaMachine
+    }
+}
+
+impl Machine for MetaMachine {
+    fn apply(
+        &self,
+        batch: &mut dyn Batch,
+        _index: u64,
+        command: &[u8],
+    ) -> Result<Vec<u8>, StoreError> {
+        let command = decode("a command", META_FORMAT, command)?;
+        let mut change = Change::new(batch);
+        let outcome = match carry_out(&mut change, command) {
+            Ok(outcome) => {
+                change.finish()?;
+                outcome
+            }
+            Err(Stop::Refused(refused)) => Outcome::Refused(refused),
+            Err(Stop::Store(error)) => return Err(error),
+        };
+        Ok(encode(META_FORMAT, &outcome))
+    }
+
+    fn query(&self, view: &dyn View, query: &[u8]) -> Result<Vec<u8>, StoreError> {
+        let query = decode("a query", META_FORMAT, query)?;
+        Ok(encode(META_FORMAT, &answer(view, query)?))
+    }
+}
+
+fn carry_out(change: &mut Change<'_>, command: Command) -> Step {
+    match command {
+        Command::BeginSegment {
+            at,
+            segment,
+            started_ms,
+        } => segments::begin(change, at, segment, started_ms),
+        Command::AppendBlocks {
+            segment,
+            page,
+            blocks,
+        } => segments::append(change, segment, page, &blocks),
+        Command::PutObject {
+            at,
+            conditions,
+            object,
+            content,
+        } => objects::put(change, at, &conditions, object, content),
+        Command::DeleteObject {
+            at,
+            version,
+            conditions,
+        } => objects::delete(change, &at, version, &conditions),
+        Command::CreateUpload {
+            at,
+            upload,
+            headers,
+            checksum,
+            owner,
+            created_ms,
+        } => {
+            let record = super::records::UploadRecord {
+                owner,
+                created_ms,
+                checksum,
+                headers,
+            };
+            uploads::create(change, &at, upload, record)
+        }
+        Command::PutPart {
+            at,
+            upload,
+            part,
+            content,
+        } => uploads::put_part(change, &at, upload, part, content),
+        Command::CompleteUpload {
+            at,
+            upload,
+            parts,
+            conditions,
+            checksum,
+            size,
+            modified_ms,
+        } => {
+            let claimed = uploads::Claimed {
+                parts,
+                checksum,
+                size,
+            };
+            uploads::complete(change, &at, upload, &claimed, &conditions, modified_ms)
+        }
+        Command::AbortUpload { at, upload } => uploads::abort(change, &at, upload),
+        Command::GiveUpSegments(segments) => segments::give_up(change, &segments),
+        Command::ForgetSegments(segments) => segments::forget(change, &segments),
+        Command::UpdateBlocks { segment, blocks } => segments::update(change, segment, blocks),
+        Command::FenceSlots { bucket, slots } => fences::fence(change, bucket, &slots),
+        Command::UnfenceSlots { bucket, slots } => fences::unfence(change, bucket, &slots),
+    }
+}
+
+fn answer(view: &dyn View, query: Query) -> Result<Answer, StoreError> {
+    Ok(match query {
+        Query::Head {
+            at,
+            version,
+            with_content,
+        } => Answer::Head(objects::head(view, &at, version, with_content)?),
+        Query::Blocks { segment, from, max } => {
+            Answer::Blocks(segments::blocks(view, segment, from, max)?)
+        }
+        Query::List {
+            bucket,
+            slots,
+            prefix,
+            delimiter,
+            after,
+            max,
+        } => {
+            let (prefix, delimiter, after) =
+                (prefix.as_str(), delimiter.as_deref(), after.as_deref());
+            listing::list(
+                view,
+                &Wanted {
+                    bucket,
+                    prefix,
+                    delimiter,
+                    after,
+                    max,
+                },
+                &slots,
+            )?
+        }
+        Query::ListUploads {
+            bucket,
+            slots,
+            prefix,
+            after,
+            max,
+        } => uploads::list(view, bucket, &slots, &prefix, after.as_ref(), max)?,
+        Query::ListParts {
+            at,
+            upload,
+            after,
+            max,
+        } => Answer::Parts(uploads::parts(view, &at, upload, after, max)?),
+        Query::Pending { max } => Answer::Pending(segments::pending(view, max)?),
+        Query::Doomed { max } => Answer::Doomed(segments::doomed(view, max)?),
+        Query::Known(segments) => Answer::Known(segments::known(view, &segments)?),
+        Query::Debt { thin, after, max } => super::debt::debt(view, &thin, after, max)?,
+        Query::Stats => Answer::Stats(stats::stats(view)?),
+    })
+}

@@ -1,0 +1,255 @@
+//! What the keys hold: records as they lie on disk, each with the format version in front.
+//!
+//! Heads are kept small, because a list page reads a thousand of them: an entity tag is binary, and bytes, pieces and
+//! blocks lie under other keys. A record's fields may only change together with [`RECORD_FORMAT`].
+
+use ids::{SegmentId, UserId};
+use raft_machine::StoreError;
+use serde::{Deserialize, Serialize};
+
+use super::{KeyRef, MetaStats};
+use crate::api::{
+    Checksum, ChecksumKind, ChecksumScope, ContentHeaders, ETag, ObjectHead, VersionId,
+};
+
+/// Version of the records.
+pub(crate) const RECORD_FORMAT: u8 = 1;
+
+/// A record with the name that errors give it.
+pub(crate) trait Record: Serialize + for<'a> Deserialize<'a> {
+    const WHAT: &'static str;
+}
+
+macro_rules! records {
+    ($($name:ty = $what:literal),* $(,)?) => {
+        $(impl Record for $name { const WHAT: &'static str = $what; })*
+    };
+}
+
+records! {
+    VersionRecord = "an object's head",
+    PiecesRecord = "an object's pieces",
+    UploadRecord = "an upload",
+    PartRecord = "a part",
+    SegmentRecord = "a segment",
+    Vec<super::BlockRecord> = "a page of blocks",
+    u32 = "a count of debt",
+    u64 = "the start of a pending segment",
+    MetaStats = "the counts",
+}
+
+/// One version of a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum VersionRecord {
+    /// An object.
+    Object(HeadRecord),
+    /// Versioning: the key was deleted at this version. Not written yet.
+    DeleteMarker {
+        current: bool,
+        modified_ms: u64,
+        owner: UserId,
+    },
+}
+
+/// All of an object but its bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct HeadRecord {
+    /// Whether the key shows this version. Always, until versioning comes.
+    pub current: bool,
+    pub size: u64,
+    pub etag: ETagRecord,
+    pub modified_ms: u64,
+    pub owner: UserId,
+    pub content: ContentRecord,
+    pub checksum: Option<Checksum>,
+    pub headers: ContentHeaders,
+}
+
+/// Where an object's bytes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum ContentRecord {
+    /// In the metadata.
+    Inline,
+    /// In the blocks of one segment.
+    Segment(SegmentId),
+    /// In this many pieces, listed apart.
+    Pieces(u16),
+}
+
+/// An entity tag in its shortest form.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum ETagRecord {
+    /// 32 lower-case hexadecimal digits.
+    Md5([u8; 16]),
+    /// The same, a hyphen, and a number of parts.
+    Parts([u8; 16], u16),
+    /// Anything else.
+    Text(String),
+}
+
+/// The pieces of an object that was uploaded in parts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PiecesRecord(pub Vec<PieceRecord>);
+
+/// One piece: a part that was listed when the upload was completed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PieceRecord {
+    pub part: u16,
+    pub size: u64,
+    pub content: PartContent,
+}
+
+/// Where a part's bytes are. Of an object's pieces at most the last is inline, for a smaller part can only be the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum PartContent {
+    Inline,
+    Segment(SegmentId),
+}
+
+/// A multipart upload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct UploadRecord {
+    pub owner: UserId,
+    pub created_ms: u64,
+    pub checksum: Option<(ChecksumKind, ChecksumScope)>,
+    pub headers: ContentHeaders,
+}
+
+/// A part of an upload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PartRecord {
+    pub size: u64,
+    pub md5: [u8; 16],
+    pub modified_ms: u64,
+    pub checksum: Option<Checksum>,
+    pub content: PartContent,
+}
+
+/// A segment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SegmentRecord {
+    pub state: SegmentState,
+    pub blocks: SegmentBlocks,
+}
+
+/// The one state that a segment is in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum SegmentState {
+    Pending { at: KeyRef, started_ms: u64 },
+    Owned { by: Owner },
+    Doomed,
+}
+
+/// Who keeps a segment alive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Owner {
+    Version { at: KeyRef, version: VersionId },
+    Part { upload: ids::UploadId, part: u16 },
+}
+
+/// Sums over a segment's blocks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SegmentBlocks {
+    pub count: u32,
+    pub bytes: u64,
+    /// Length of every block but the last; 0 before the first.
+    pub block_len: u32,
+    /// Whether a shorter block came: then it was the last.
+    pub ended: bool,
+    /// Blocks with debt.
+    pub debt: u32,
+}
+
+impl HeadRecord {
+    /// The head as readers see it.
+    pub(crate) fn into_head(self, version: VersionId) -> ObjectHead {
+        let parts = match self.content {
+            ContentRecord::Pieces(parts) => Some(parts),
+            ContentRecord::Inline | ContentRecord::Segment(_) => None,
+        };
+        ObjectHead {
+            version,
+            size: self.size,
+            etag: self.etag.into(),
+            modified_ms: self.modified_ms,
+            headers: self.headers,
+            checksum: self.checksum,
+            parts,
+            owner: self.owner,
+        }
+    }
+}
+
+impl From<&ETag> for ETagRecord {
+    fn from(etag: &ETag) -> Self {
+        Self::short_form(&etag.0).unwrap_or_else(|| ETagRecord::Text(etag.0.clone()))
+    }
+}
+
+impl ETagRecord {
+    fn short_form(text: &str) -> Option<Self> {
+        let (digits, parts) = match text.split_once('-') {
+            Some((digits, parts)) => (digits, Some(parts)),
+            None => (text, None),
+        };
+        let md5 = md5_of_hex(digits)?;
+        let Some(parts) = parts else {
+            return Some(ETagRecord::Md5(md5));
+        };
+        let number: u16 = parts.parse().ok()?;
+        (number.to_string() == parts).then_some(ETagRecord::Parts(md5, number))
+    }
+}
+
+impl From<ETagRecord> for ETag {
+    fn from(record: ETagRecord) -> Self {
+        match record {
+            ETagRecord::Md5(md5) => ETag(hex::encode(md5)),
+            ETagRecord::Parts(md5, parts) => ETag(format!("{}-{parts}", hex::encode(md5))),
+            ETagRecord::Text(text) => ETag(text),
+        }
+    }
+}
+
+/// The MD5 that 32 lower-case hexadecimal digits say.
+pub(crate) fn md5_of_hex(digits: &str) -> Option<[u8; 16]> {
+    if digits.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return None;
+    }
+    let mut md5 = [0; 16];
+    hex::decode_to_slice(digits, &mut md5).ok()?;
+    Some(md5)
+}
+
+/// Encodes a record.
+pub(crate) fn encode<R: Record>(record: &R) -> Vec<u8> {
+    raft_machine::encode(RECORD_FORMAT, record)
+}
+
+/// Decodes a record.
+pub(crate) fn decode<R: Record>(bytes: &[u8]) -> Result<R, StoreError> {
+    raft_machine::decode(R::WHAT, RECORD_FORMAT, bytes)
+}
+
+/// Bytes as they lie under a key: the format version and the bytes.
+pub(crate) fn encode_inline(bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(1 + bytes.len());
+    out.push(RECORD_FORMAT);
+    out.extend_from_slice(bytes);
+    out
+}
+
+/// The inverse of [`encode_inline`].
+pub(crate) fn decode_inline(mut bytes: Vec<u8>) -> Result<Vec<u8>, StoreError> {
+    match bytes.first() {
+        Some(&RECORD_FORMAT) => Ok(bytes.split_off(1)),
+        Some(&found) if found > RECORD_FORMAT => Err(StoreError::Newer {
+            what: "inline bytes",
+            found,
+            known: RECORD_FORMAT,
+        }),
+        _ => Err(StoreError::Damaged(
+            "inline bytes: no format version".into(),
+        )),
+    }
+}
