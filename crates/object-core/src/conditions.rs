@@ -88,3 +88,215 @@ pub fn matches(named: &ETagMatch, etag: &ETag) -> bool {
 fn seconds(ms: u64) -> u64 {
     ms / 1000
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tag(text: &str) -> ETag {
+        ETag(text.into())
+    }
+
+    fn one_of(text: &str) -> Option<ETagMatch> {
+        Some(ETagMatch::OneOf(vec![tag("other"), tag(text)]))
+    }
+
+    fn read(conditions: Conditions) -> Result<(), Failed> {
+        check_read(
+            &conditions,
+            Current {
+                etag: &tag("a"),
+                modified_ms: 5_700,
+                size: 3,
+            },
+        )
+    }
+
+    fn write(conditions: Conditions) -> Result<(), Failed> {
+        check_write(
+            &conditions,
+            Some(Current {
+                etag: &tag("a"),
+                modified_ms: 5_700,
+                size: 3,
+            }),
+        )
+    }
+
+    #[test]
+    fn reads_follow_the_order_of_the_rfc() {
+        let none = Conditions::default;
+        assert_eq!(read(none()), Ok(()));
+        assert_eq!(
+            read(Conditions {
+                if_match: one_of("a"),
+                ..none()
+            }),
+            Ok(())
+        );
+        assert_eq!(
+            read(Conditions {
+                if_match: one_of("b"),
+                ..none()
+            }),
+            Err(Failed::Precondition("If-Match"))
+        );
+        assert_eq!(
+            read(Conditions {
+                if_match: Some(ETagMatch::Any),
+                ..none()
+            }),
+            Ok(())
+        );
+        assert_eq!(
+            read(Conditions {
+                if_none_match: one_of("a"),
+                ..none()
+            }),
+            Err(Failed::NotModified)
+        );
+        assert_eq!(
+            read(Conditions {
+                if_none_match: Some(ETagMatch::Any),
+                ..none()
+            }),
+            Err(Failed::NotModified)
+        );
+        assert_eq!(
+            read(Conditions {
+                if_none_match: one_of("b"),
+                ..none()
+            }),
+            Ok(())
+        );
+        let unmodified = |since| Conditions {
+            if_unmodified_since_ms: Some(since),
+            ..none()
+        };
+        assert_eq!(
+            read(unmodified(4_000)),
+            Err(Failed::Precondition("If-Unmodified-Since"))
+        );
+        assert_eq!(read(unmodified(5_000)), Ok(()));
+        let modified = |since| Conditions {
+            if_modified_since_ms: Some(since),
+            ..none()
+        };
+        assert_eq!(read(modified(5_000)), Err(Failed::NotModified));
+        assert_eq!(read(modified(4_000)), Ok(()));
+    }
+
+    #[test]
+    fn tags_outweigh_dates_and_412_outweighs_304() {
+        let all = |if_match, if_none_match| Conditions {
+            if_match,
+            if_none_match,
+            if_unmodified_since_ms: Some(0),
+            if_modified_since_ms: Some(9_000),
+            if_size: None,
+        };
+        assert_eq!(read(all(one_of("a"), one_of("b"))), Ok(()));
+        assert_eq!(
+            read(all(one_of("a"), one_of("a"))),
+            Err(Failed::NotModified)
+        );
+        assert_eq!(
+            read(all(one_of("b"), one_of("a"))),
+            Err(Failed::Precondition("If-Match"))
+        );
+    }
+
+    #[test]
+    fn writes_over_something_fail_with_412() {
+        let none = Conditions::default;
+        assert_eq!(write(none()), Ok(()));
+        assert_eq!(
+            write(Conditions {
+                if_match: one_of("a"),
+                ..none()
+            }),
+            Ok(())
+        );
+        assert_eq!(
+            write(Conditions {
+                if_match: one_of("b"),
+                ..none()
+            }),
+            Err(Failed::Precondition("If-Match"))
+        );
+        let create_only = Conditions {
+            if_none_match: Some(ETagMatch::Any),
+            ..none()
+        };
+        assert_eq!(
+            write(create_only),
+            Err(Failed::Precondition("If-None-Match"))
+        );
+        assert_eq!(
+            write(Conditions {
+                if_size: Some(3),
+                ..none()
+            }),
+            Ok(())
+        );
+        assert!(
+            write(Conditions {
+                if_size: Some(4),
+                ..none()
+            })
+            .is_err()
+        );
+        assert_eq!(
+            write(Conditions {
+                if_modified_since_ms: Some(9_000),
+                ..none()
+            }),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn writes_over_nothing_need_what_if_match_names() {
+        let none = Conditions::default;
+        assert_eq!(
+            check_write(
+                &Conditions {
+                    if_match: one_of("a"),
+                    ..none()
+                },
+                None
+            ),
+            Err(Failed::NoSuchKey)
+        );
+        assert_eq!(
+            check_write(
+                &Conditions {
+                    if_match: Some(ETagMatch::Any),
+                    ..none()
+                },
+                None
+            ),
+            Err(Failed::NoSuchKey)
+        );
+        assert_eq!(
+            check_write(
+                &Conditions {
+                    if_none_match: Some(ETagMatch::Any),
+                    ..none()
+                },
+                None
+            ),
+            Ok(())
+        );
+        assert_eq!(
+            check_write(
+                &Conditions {
+                    if_size: Some(4),
+                    ..none()
+                },
+                None
+            ),
+            Ok(())
+        );
+    }
+}

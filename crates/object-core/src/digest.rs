@@ -211,3 +211,121 @@ fn crc_algorithm(kind: ChecksumKind) -> Option<CrcAlgorithm> {
 fn crc_bytes(kind: ChecksumKind, value: u64) -> Vec<u8> {
     value.to_be_bytes()[8 - len_of(kind)..].to_vec()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHECK: &[u8] = b"123456789";
+    const KINDS: [ChecksumKind; 5] = [
+        ChecksumKind::Crc32,
+        ChecksumKind::Crc32c,
+        ChecksumKind::Crc64Nvme,
+        ChecksumKind::Sha1,
+        ChecksumKind::Sha256,
+    ];
+
+    /// The published check values of the algorithms, over the nine digits.
+    #[test]
+    fn digests_are_those_of_the_standards() {
+        assert_eq!(
+            hex::encode(md5_of(CHECK)),
+            "25f9e794323b453885f5181f1b624d0b"
+        );
+        for (kind, value) in KINDS.into_iter().zip([
+            "cbf43926",
+            "e3069283",
+            "ae8b14860a799888",
+            "f7c3bc1d808e04732adf679965ccc34ca7ae3441",
+            "15e2b0d3c33891ebb0f1ef609ec419420c20e320ce94c65fbc8c3312448eb225",
+        ]) {
+            assert_eq!(hex::encode(checksum_of(kind, CHECK)), value, "{kind:?}");
+            assert_eq!(checksum_of(kind, CHECK).len(), len_of(kind));
+        }
+    }
+
+    #[test]
+    fn pieces_give_the_digests_of_the_whole() {
+        for kind in KINDS {
+            let mut digest = BodyDigest::with_checksum(Some(kind));
+            CHECK.chunks(2).for_each(|piece| digest.update(piece));
+            let digests = digest.finish();
+            assert_eq!(digests.md5, md5_of(CHECK));
+            assert_eq!(digests.size, 9);
+            assert_eq!(digests.checksum.unwrap().value, checksum_of(kind, CHECK));
+        }
+    }
+
+    fn verify(expected: ExpectedDigests) -> Result<()> {
+        let mut digest = BodyDigest::new(&expected);
+        digest.update(CHECK);
+        digest.finish().verify(expected)
+    }
+
+    fn trailing(
+        value: std::result::Result<Option<Vec<u8>>, String>,
+    ) -> Option<crate::api::TrailingChecksum> {
+        Some(Box::new(move || value))
+    }
+
+    #[test]
+    fn what_was_sent_must_fit() {
+        let checksum = Some(ChecksumKind::Crc32);
+        let good = checksum_of(ChecksumKind::Crc32, CHECK);
+        let bad = vec![0; 4];
+        let none = ExpectedDigests::default;
+        assert_eq!(verify(none()), Ok(()));
+        assert_eq!(
+            verify(ExpectedDigests {
+                md5: Some(md5_of(CHECK)),
+                ..none()
+            }),
+            Ok(())
+        );
+        let wrong_md5 = ExpectedDigests {
+            md5: Some([0; 16]),
+            ..none()
+        };
+        assert_eq!(
+            verify(wrong_md5),
+            Err(ObjectError::BadDigest("Content-MD5"))
+        );
+        assert_eq!(
+            verify(ExpectedDigests {
+                checksum,
+                value: Some(good.clone()),
+                ..none()
+            }),
+            Ok(())
+        );
+        let wrong = ExpectedDigests {
+            checksum,
+            value: Some(bad.clone()),
+            ..none()
+        };
+        assert_eq!(verify(wrong), Err(ObjectError::BadDigest("CRC32")));
+        let trails = |value| ExpectedDigests {
+            checksum,
+            trailing: trailing(value),
+            ..none()
+        };
+        assert_eq!(verify(trails(Ok(Some(good)))), Ok(()));
+        assert_eq!(verify(trails(Ok(None))), Ok(()));
+        assert_eq!(
+            verify(trails(Ok(Some(bad)))),
+            Err(ObjectError::BadDigest("CRC32"))
+        );
+        assert_eq!(
+            verify(trails(Err("cut off".into()))),
+            Err(ObjectError::BodyFailed("cut off".into()))
+        );
+        let nameless = ExpectedDigests {
+            value: Some(vec![1]),
+            ..none()
+        };
+        assert!(matches!(
+            verify(nameless),
+            Err(ObjectError::InvalidRequest(_))
+        ));
+    }
+}

@@ -253,3 +253,220 @@ pub(crate) fn decode_inline(mut bytes: Vec<u8>) -> Result<Vec<u8>, StoreError> {
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use ids::{BucketId, Epoch, NodeId, UploadId};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::meta::BlockRecord;
+
+    fn head() -> HeadRecord {
+        HeadRecord {
+            current: true,
+            size: 300,
+            etag: ETagRecord::Md5([0xEE; 16]),
+            modified_ms: 1,
+            owner: UserId([5; 16]),
+            content: ContentRecord::Pieces(2),
+            checksum: Some(Checksum {
+                kind: ChecksumKind::Crc32,
+                scope: ChecksumScope::Composite,
+                value: vec![1, 2],
+            }),
+            headers: ContentHeaders {
+                user: [("a".into(), "b".into())].into(),
+                ..ContentHeaders::default()
+            },
+        }
+    }
+
+    fn pinned<R: Record + PartialEq + Debug>(record: R, bytes: &str) {
+        assert_eq!(hex::encode(encode(&record)), bytes, "{}", R::WHAT);
+        assert_eq!(decode::<R>(&hex::decode(bytes).unwrap()).unwrap(), record);
+    }
+
+    fn id(byte: u8) -> String {
+        hex::encode([byte; 16])
+    }
+
+    #[test]
+    fn records_of_version_1_keep_their_bytes() {
+        let object = VersionRecord::Object(head());
+        pinned(
+            object,
+            &[
+                "010001ac0200",
+                &id(0xEE),
+                "01",
+                &id(5),
+                "0202",
+                "010001020102",
+                "0000000000000000",
+                "0101610162",
+            ]
+            .concat(),
+        );
+        let marker = VersionRecord::DeleteMarker {
+            current: false,
+            modified_ms: 2,
+            owner: UserId([5; 16]),
+        };
+        pinned(marker, &["01010002", &id(5)].concat());
+        let pieces = [
+            PartContent::Segment(SegmentId([9; 16])),
+            PartContent::Inline,
+        ]
+        .map(|content| PieceRecord {
+            part: 1,
+            size: 2,
+            content,
+        });
+        pinned(
+            PiecesRecord(pieces.into()),
+            &["0102", "010201", &id(9), "010200"].concat(),
+        );
+        let upload = UploadRecord {
+            owner: UserId([5; 16]),
+            created_ms: 3,
+            checksum: Some((ChecksumKind::Sha256, ChecksumScope::FullObject)),
+            headers: ContentHeaders::default(),
+        };
+        pinned(
+            upload,
+            &["01", &id(5), "03010400", "000000000000000000"].concat(),
+        );
+        let part = PartRecord {
+            size: 4,
+            md5: [6; 16],
+            modified_ms: 5,
+            checksum: None,
+            content: PartContent::Segment(SegmentId([9; 16])),
+        };
+        pinned(part, &["0104", &id(6), "050001", &id(9)].concat());
+    }
+
+    #[test]
+    fn segments_of_version_1_keep_their_bytes() {
+        let at = KeyRef {
+            bucket: BucketId([0xB0; 16]),
+            slot: 1,
+            key: "k".into(),
+        };
+        let blocks = SegmentBlocks {
+            count: 2,
+            bytes: 7,
+            block_len: 4,
+            ended: true,
+            debt: 1,
+        };
+        let states = [
+            (
+                SegmentState::Pending {
+                    at: at.clone(),
+                    started_ms: 3,
+                },
+                ["00", &id(0xB0), "01016b03"].concat(),
+            ),
+            (
+                SegmentState::Owned {
+                    by: Owner::Version {
+                        at,
+                        version: VersionId::Null,
+                    },
+                },
+                ["0100", &id(0xB0), "01016b00"].concat(),
+            ),
+            (
+                SegmentState::Owned {
+                    by: Owner::Part {
+                        upload: UploadId([8; 16]),
+                        part: 3,
+                    },
+                },
+                ["0101", &id(8), "03"].concat(),
+            ),
+            (SegmentState::Doomed, "02".to_owned()),
+        ];
+        for (state, bytes) in states {
+            pinned(
+                SegmentRecord { state, blocks },
+                &["01", &bytes, "0207040101"].concat(),
+            );
+        }
+        let block = BlockRecord {
+            len: 4,
+            hash: [7; 32],
+            epoch: Epoch(9),
+            missing: vec![NodeId(3)],
+        };
+        pinned(vec![block], &["010104", &id(7), &id(7), "090103"].concat());
+        pinned(
+            MetaStats {
+                objects: 1,
+                bytes: 2,
+                uploads: 3,
+                pending: 4,
+                doomed: 5,
+                debt: 6,
+            },
+            "01010203040506",
+        );
+        pinned(5_u32, "0105");
+        pinned(300_u64, "01ac02");
+    }
+
+    #[test]
+    fn inline_bytes_have_a_version_in_front() {
+        assert_eq!(encode_inline(b"ab"), [RECORD_FORMAT, b'a', b'b']);
+        assert_eq!(decode_inline(vec![RECORD_FORMAT, b'a']).unwrap(), b"a");
+        assert!(matches!(
+            decode_inline(vec![RECORD_FORMAT + 1]),
+            Err(StoreError::Newer { .. })
+        ));
+        assert!(matches!(decode_inline(vec![]), Err(StoreError::Damaged(_))));
+        assert!(matches!(
+            decode::<u32>(&[RECORD_FORMAT + 1, 5]),
+            Err(StoreError::Newer { .. })
+        ));
+    }
+
+    #[test]
+    fn usual_tags_are_short() {
+        let md5 = "0123456789abcdef0123456789abcdef";
+        let form = |text: &str| ETagRecord::from(&ETag(text.into()));
+        assert!(matches!(form(md5), ETagRecord::Md5(_)));
+        assert!(matches!(
+            form(&format!("{md5}-12")),
+            ETagRecord::Parts(_, 12)
+        ));
+        for odd in [
+            md5.to_uppercase(),
+            format!("{md5}-012"),
+            format!("{md5}-"),
+            format!("{md5}-70000"),
+            "x".into(),
+        ] {
+            assert_eq!(form(&odd), ETagRecord::Text(odd));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_tag_comes_back(text in "([0-9a-fA-F]{32}(-[0-9]{0,6})?)|.{0,40}") {
+            let tag = ETag(text);
+            prop_assert_eq!(ETag::from(ETagRecord::from(&tag)), tag);
+        }
+
+        #[test]
+        fn no_bytes_make_decoding_panic(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let _ = decode::<VersionRecord>(&bytes);
+            let _ = decode::<SegmentRecord>(&bytes);
+            let _ = decode::<PiecesRecord>(&bytes);
+            let _ = decode_inline(bytes);
+        }
+    }
+}
