@@ -1,0 +1,1 @@
+"""What tests of the running program share: a site of real processes, the machine-wide lock, bodies that can be checked."""
