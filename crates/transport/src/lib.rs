@@ -18,6 +18,9 @@ use bytes::Bytes;
 use ids::NodeId;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub mod chunked;
+pub mod tls;
+
 /// What a call is for; each service has one handler on each node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Service(pub u8);
@@ -94,11 +97,21 @@ pub trait Handler: Send + Sync {
 #[async_trait]
 pub trait Transport: Send + Sync {
     /// Sends `body` to a service of node `to` and waits for the answer.
-    async fn call(&self, to: NodeId, service: Service, body: Bytes, deadline: Duration)
-    -> Result<Bytes, TransportError>;
+    async fn call(
+        &self,
+        to: NodeId,
+        service: Service,
+        body: Bytes,
+        deadline: Duration,
+    ) -> Result<Bytes, TransportError>;
 
     /// Opens a bulk stream; `header` says what it is for.
-    async fn stream(&self, to: NodeId, service: Service, header: Bytes) -> Result<BulkStream, TransportError>;
+    async fn stream(
+        &self,
+        to: NodeId,
+        service: Service,
+        header: Bytes,
+    ) -> Result<BulkStream, TransportError>;
 
     /// Registers the handler of a service; calls for services without a handler are refused.
     fn serve(&self, service: Service, handler: Arc<dyn Handler>);
