@@ -45,20 +45,27 @@ impl Draw {
 
 /// The servers in the order in which they should hold `key`, as positions in `servers`; those of weight 0 are left out.
 pub(crate) fn rank(table: Table, key: u32, servers: &[PlacedServer]) -> Vec<usize> {
-    let mut draws: Vec<(usize, Draw)> = servers
-        .iter()
-        .enumerate()
-        .filter(|(_, server)| server.weight > 0)
-        .map(|(at, server)| (at, draw(table, key, server)))
+    let usable = || {
+        servers
+            .iter()
+            .enumerate()
+            .filter(|(_, server)| server.weight > 0)
+    };
+    let mut weights = usable().map(|(_, server)| server.weight);
+    let first = weights.next();
+    let equal = weights.all(|weight| Some(weight) == first);
+    let mut draws: Vec<(usize, Draw)> = usable()
+        .map(|(at, server)| (at, draw(table, key, server, equal)))
         .collect();
     draws.sort_by(|(_, a), (_, b)| Draw::better(a, b));
     draws.into_iter().map(|(at, _)| at).collect()
 }
 
-fn draw(table: Table, key: u32, server: &PlacedServer) -> Draw {
+/// Among equal weights the logarithm needn't be taken: it never rises with the hash, which then decides.
+fn draw(table: Table, key: u32, server: &PlacedServer, equal: bool) -> Draw {
     let hash = hash(table, key, server.node);
     Draw {
-        cost: minus_log2(hash),
+        cost: if equal { 0 } else { minus_log2(hash) },
         weight: server.weight,
         hash,
         node: server.node,
@@ -132,6 +139,22 @@ mod tests {
             );
             assert!(fixed <= before);
             before = fixed;
+        }
+    }
+
+    #[test]
+    fn equal_weights_rank_as_their_logarithms_do() {
+        let servers: Vec<_> = (1..=9)
+            .map(|n| PlacedServer {
+                node: NodeId(n),
+                weight: 4,
+            })
+            .collect();
+        for key in 0..200 {
+            let with_logarithms = |&at: &usize| draw(Table::Blocks, key, &servers[at], false);
+            let mut expected: Vec<usize> = (0..servers.len()).collect();
+            expected.sort_by(|a, b| Draw::better(&with_logarithms(a), &with_logarithms(b)));
+            assert_eq!(rank(Table::Blocks, key, &servers), expected);
         }
     }
 
