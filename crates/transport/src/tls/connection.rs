@@ -112,8 +112,8 @@ impl Connection {
 
     /// Calls the other side; the caller bounds the time. The future may be dropped at any point.
     pub(super) async fn call(&self, service: Service, body: Bytes, until: Instant) -> Answer {
-        let closed = |_| CallError::Broken("the connection is closed".into());
-        let _slot = self.slots.acquire().await.map_err(closed)?;
+        let slot = self.slots.acquire().await;
+        let _slot = slot.map_err(|_| self.why_ended())?;
         let (waiting, answer) = self.register()?;
         let left_ms = until.saturating_duration_since(Instant::now()).as_millis();
         let frame = Frame {
@@ -195,7 +195,8 @@ impl Connection {
         }
     }
 
-    fn why_ended(&self) -> CallError {
+    /// What calls on the closed connection are told.
+    pub(super) fn why_ended(&self) -> CallError {
         let ended = self.calls().ended.clone();
         ended.unwrap_or_else(|| CallError::Broken("the connection is closed".into()))
     }

@@ -92,29 +92,33 @@ enum LinkState {
     Up(Arc<Connection>),
 }
 
+impl Link {
+    /// A closed connection is opened again at once, if it ever worked.
+    fn notice_close(&mut self) {
+        let LinkState::Up(connection) = &self.state else {
+            return;
+        };
+        if connection.is_closed() {
+            self.failures = if connection.was_heard() {
+                0
+            } else {
+                self.failures + 1
+            };
+            let (until, why) = (
+                Instant::now() + backoff(self.failures),
+                connection.why_ended(),
+            );
+            self.state = LinkState::Waiting { until, why };
+        }
+    }
+}
+
 impl Peer {
     /// The connection for calls; the caller bounds the time.
     pub(super) async fn connection(self: &Arc<Self>) -> Result<Arc<Connection>, CallError> {
         let mut attempt = {
             let mut link = self.link();
-            if let LinkState::Up(connection) = &link.state
-                && connection.is_closed()
-            {
-                link.failures = if connection.was_heard() {
-                    0
-                } else {
-                    link.failures + 1
-                };
-                let until = Instant::now()
-                    + if link.failures == 0 {
-                        Duration::ZERO
-                    } else {
-                        backoff(link.failures)
-                    };
-                let why =
-                    CallError::Broken("the connection was closed before the first answer".into());
-                link.state = LinkState::Waiting { until, why };
-            }
+            link.notice_close();
             match &link.state {
                 LinkState::Up(connection) => return Ok(connection.clone()),
                 LinkState::Waiting { until, why } if Instant::now() < *until => {
@@ -202,8 +206,11 @@ impl Peer {
 }
 
 fn backoff(failures: u32) -> Duration {
+    if failures == 0 {
+        return Duration::ZERO;
+    }
     BACKOFF_MIN
-        .saturating_mul(1 << failures.saturating_sub(1).min(10))
+        .saturating_mul(1 << (failures - 1).min(10))
         .min(BACKOFF_MAX)
 }
 
@@ -213,6 +220,7 @@ mod tests {
 
     #[test]
     fn backoff_grows_to_its_bound() {
+        assert_eq!(backoff(0), Duration::ZERO);
         assert_eq!(backoff(1), BACKOFF_MIN);
         assert_eq!(backoff(2), BACKOFF_MIN * 2);
         assert_eq!(backoff(u32::MAX), BACKOFF_MAX);
