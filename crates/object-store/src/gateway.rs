@@ -1,0 +1,366 @@
+//! The gateway: the object store as doors see it, on every server.
+//!
+//! A gateway keeps no state of its own but caches and budgets: any node serves any request. Metadata goes to the key's
+//! placement group, bytes to the blocks' servers.
+//!
+//! Consistency: a write is acknowledged when its metadata is committed and every block is durable on a quorum of its
+//! servers; reads ask the group linearizably. Conditions of writes are judged inside the group.
+//! Retries: proposals are repeated under one operation id; a write whose answer is [`ObjectError::Unavailable`] may
+//! have happened.
+//! Cancellation: a dropped request leaves at most a pending segment, which a background job gives up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use ids::{GroupId, UploadId};
+use object_core::api::*;
+use object_core::meta::KeyRef;
+use object_core::slots::{KEY_SLOTS_DEFAULT, group_of_slot, slot_of_key};
+use platform::Platform;
+use raft_machine::Groups;
+
+use crate::metrics::ObjectMetrics;
+use crate::placement::{BucketDirectory, BucketEntry, PlacementSource};
+use crate::service::BlockPeers;
+
+pub(crate) mod abandoned;
+pub(crate) mod ask;
+mod body;
+mod buckets;
+mod copies;
+mod copy;
+mod delete;
+mod ingest;
+mod limits;
+mod list;
+mod multipart;
+mod put;
+mod read;
+mod refusals;
+mod whereabouts;
+
+pub use copies::write_quorum;
+
+use abandoned::Abandoned;
+use ask::MetaGroups;
+use limits::{Limits, ReadTimes, SlowNodes};
+
+/// Bounds and sizes of a gateway.
+#[derive(Debug, Clone)]
+pub struct GatewayOptions {
+    /// Objects and parts of up to this size live in the metadata.
+    pub inline_bytes: usize,
+    /// Larger ones are cut into blocks of this size.
+    pub block_bytes: usize,
+    /// Blocks of one body that are on their way to their servers at one time.
+    pub blocks_in_flight: usize,
+    /// Blocks of one body that are read ahead of the reader.
+    pub read_ahead: usize,
+    /// Memory for blocks of bodies on their way in, and as much for those on their way out.
+    pub buffer_bytes: usize,
+    /// Requests that are served at one time.
+    pub requests_max: usize,
+    /// How long a request waits for a place before it is refused.
+    pub admission_wait: Duration,
+    /// How long metadata is asked for before a request is answered as unavailable.
+    pub deadline: Duration,
+    /// How long the copies beyond the quorum are waited for.
+    pub laggard_wait: Duration,
+    /// Pause before a copy that failed is sent a second time.
+    pub copy_retry_pause: Duration,
+    /// The longest wait for a copy before a second one is asked.
+    pub hedge_after: Duration,
+    /// The longest pause of an incoming body.
+    pub body_idle: Duration,
+    /// Key slots of new buckets.
+    pub key_slots: u16,
+}
+
+impl Default for GatewayOptions {
+    fn default() -> Self {
+        GatewayOptions {
+            inline_bytes: INLINE_BYTES_DEFAULT,
+            block_bytes: BLOCK_BYTES_DEFAULT,
+            blocks_in_flight: 4,
+            read_ahead: 2,
+            buffer_bytes: 128 << 20,
+            requests_max: 1024,
+            admission_wait: Duration::from_secs(1),
+            deadline: Duration::from_secs(30),
+            laggard_wait: Duration::from_millis(250),
+            copy_retry_pause: Duration::from_millis(50),
+            hedge_after: Duration::from_millis(200),
+            body_idle: Duration::from_secs(60),
+            key_slots: KEY_SLOTS_DEFAULT,
+        }
+    }
+}
+
+/// What a gateway stands on.
+pub struct GatewayParts {
+    /// The machine.
+    pub platform: Arc<dyn Platform>,
+    /// The placement groups.
+    pub groups: Arc<dyn Groups>,
+    /// Where things are.
+    pub placement: Arc<dyn PlacementSource>,
+    /// Which buckets there are.
+    pub directory: Arc<dyn BucketDirectory>,
+    /// The nodes' blocks.
+    pub peers: Arc<BlockPeers>,
+    /// Where events are counted.
+    pub metrics: Arc<ObjectMetrics>,
+}
+
+/// See the module.
+#[derive(Clone)]
+pub struct Gateway(Arc<Context>);
+
+/// What all requests of a gateway share.
+pub(crate) struct Context {
+    pub platform: Arc<dyn Platform>,
+    pub meta: MetaGroups,
+    pub placement: Arc<dyn PlacementSource>,
+    pub directory: Arc<dyn BucketDirectory>,
+    pub peers: Arc<BlockPeers>,
+    pub metrics: Arc<ObjectMetrics>,
+    pub abandoned: Arc<Abandoned>,
+    pub options: GatewayOptions,
+    pub limits: Limits,
+    pub slow: SlowNodes,
+    pub read_times: ReadTimes,
+}
+
+/// A key of a bucket that the caller may use, and the group that keeps it.
+pub(crate) struct Target {
+    pub bucket: BucketEntry,
+    pub at: KeyRef,
+    pub group: GroupId,
+}
+
+impl Gateway {
+    /// A gateway over its parts.
+    pub fn new(parts: GatewayParts, options: GatewayOptions) -> Self {
+        let GatewayParts {
+            platform,
+            groups,
+            placement,
+            directory,
+            peers,
+            metrics,
+        } = parts;
+        let meta = MetaGroups::new(groups, platform.clone(), metrics.clone(), options.deadline);
+        let limits = Limits::new(
+            options.requests_max,
+            options.buffer_bytes,
+            options.admission_wait,
+            metrics.clone(),
+        );
+        Gateway(Arc::new(Context {
+            platform,
+            meta,
+            placement,
+            directory,
+            peers,
+            metrics,
+            abandoned: Arc::default(),
+            options,
+            limits,
+            slow: SlowNodes::default(),
+            read_times: ReadTimes::default(),
+        }))
+    }
+
+    pub(crate) fn context(&self) -> Arc<Context> {
+        self.0.clone()
+    }
+
+    /// Counters of this gateway.
+    pub fn metrics(&self) -> Arc<ObjectMetrics> {
+        self.0.metrics.clone()
+    }
+}
+
+impl Context {
+    /// The bucket of a name, if the caller may use it.
+    pub async fn bucket(&self, caller: &Caller, name: &str) -> Result<BucketEntry> {
+        let found = self.directory.get(name).await;
+        let found = found.map_err(|error| refusals::directory(name, error))?;
+        let bucket = found.ok_or_else(|| ObjectError::NoSuchBucket(name.to_owned()))?;
+        if bucket.owner != caller.user && !caller.admin {
+            return Err(ObjectError::AccessDenied);
+        }
+        Ok(bucket)
+    }
+
+    /// A key in a bucket, if the caller may use it.
+    pub async fn target(&self, caller: &Caller, bucket: &str, key: &str) -> Result<Target> {
+        object_core::names::check_key(key)?;
+        let bucket = self.bucket(caller, bucket).await?;
+        Ok(self.target_in(&bucket, key))
+    }
+
+    fn target_in(&self, bucket: &BucketEntry, key: &str) -> Target {
+        let slot = slot_of_key(bucket.id, key, bucket.key_slots);
+        let group = group_of_slot(bucket.id, slot, self.placement.current().groups());
+        let at = KeyRef {
+            bucket: bucket.id,
+            slot,
+            key: key.to_owned(),
+        };
+        Target {
+            bucket: bucket.clone(),
+            at,
+            group,
+        }
+    }
+
+    /// A bucket's slots by group, groups ascending.
+    pub fn slots_by_group(&self, bucket: &BucketEntry) -> Vec<(GroupId, Vec<u16>)> {
+        let groups = self.placement.current().groups();
+        let mut by_group = std::collections::BTreeMap::<GroupId, Vec<u16>>::new();
+        for slot in 0..bucket.key_slots {
+            by_group
+                .entry(group_of_slot(bucket.id, slot, groups))
+                .or_default()
+                .push(slot);
+        }
+        by_group.into_iter().collect()
+    }
+
+    pub fn now_ms(&self) -> u64 {
+        self.platform.wall_ms().0
+    }
+}
+
+#[async_trait]
+impl Objects for Gateway {
+    async fn create_bucket(&self, caller: &Caller, name: &str) -> Result<BucketInfo> {
+        self.0.create_bucket(caller, name).await
+    }
+
+    async fn head_bucket(&self, caller: &Caller, name: &str) -> Result<BucketInfo> {
+        self.0.head_bucket(caller, name).await
+    }
+
+    async fn list_buckets(&self, caller: &Caller) -> Result<Vec<BucketInfo>> {
+        self.0.list_buckets(caller).await
+    }
+
+    async fn delete_bucket(&self, caller: &Caller, name: &str) -> Result<()> {
+        self.0.delete_bucket(caller, name).await
+    }
+
+    async fn put(&self, caller: &Caller, request: PutRequest, body: Body) -> Result<Written> {
+        let _place = self.0.limits.request().await?;
+        self.0.put(caller, request, body).await
+    }
+
+    async fn get(&self, caller: &Caller, request: GetRequest) -> Result<Got> {
+        let place = self.0.limits.request().await?;
+        self.0.get(caller, request, place).await
+    }
+
+    async fn head(&self, caller: &Caller, request: GetRequest) -> Result<Got> {
+        let _place = self.0.limits.request().await?;
+        self.0.head(caller, request).await
+    }
+
+    async fn delete(&self, caller: &Caller, request: DeleteRequest) -> Result<()> {
+        let _place = self.0.limits.request().await?;
+        self.0.delete(caller, request).await
+    }
+
+    async fn delete_many(&self, caller: &Caller, requests: Vec<DeleteRequest>) -> Vec<Result<()>> {
+        match self.0.limits.request().await {
+            Ok(_place) => self.0.delete_many(caller, requests).await,
+            Err(error) => requests.iter().map(|_| Err(error.clone())).collect(),
+        }
+    }
+
+    async fn copy(&self, caller: &Caller, request: CopyRequest) -> Result<Written> {
+        let place = self.0.limits.request().await?;
+        self.0.copy(caller, request, place).await
+    }
+
+    async fn list(&self, caller: &Caller, request: ListRequest) -> Result<ListPage> {
+        let _place = self.0.limits.request().await?;
+        self.0.list(caller, request).await
+    }
+
+    async fn create_upload(
+        &self,
+        caller: &Caller,
+        request: CreateUploadRequest,
+    ) -> Result<UploadId> {
+        let _place = self.0.limits.request().await?;
+        self.0.create_upload(caller, request).await
+    }
+
+    async fn put_part(
+        &self,
+        caller: &Caller,
+        request: PartRequest,
+        body: Body,
+    ) -> Result<PartInfo> {
+        let _place = self.0.limits.request().await?;
+        self.0.put_part(caller, request, body).await
+    }
+
+    async fn copy_part(
+        &self,
+        caller: &Caller,
+        request: PartRequest,
+        source: CopySource,
+    ) -> Result<PartInfo> {
+        let place = self.0.limits.request().await?;
+        self.0.copy_part(caller, request, source, place).await
+    }
+
+    async fn list_parts(
+        &self,
+        caller: &Caller,
+        bucket: &str,
+        key: &str,
+        upload: UploadId,
+        after: u16,
+        max_parts: usize,
+    ) -> Result<PartPage> {
+        let _place = self.0.limits.request().await?;
+        let target = self.0.target(caller, bucket, key).await?;
+        self.0.list_parts(&target, upload, after, max_parts).await
+    }
+
+    async fn list_uploads(
+        &self,
+        caller: &Caller,
+        list: ListRequest,
+        after_upload: Option<UploadId>,
+    ) -> Result<UploadPage> {
+        let _place = self.0.limits.request().await?;
+        self.0.list_uploads(caller, list, after_upload).await
+    }
+
+    async fn complete_upload(&self, caller: &Caller, request: CompleteRequest) -> Result<Written> {
+        let _place = self.0.limits.request().await?;
+        self.0.complete_upload(caller, request).await
+    }
+
+    async fn abort_upload(
+        &self,
+        caller: &Caller,
+        bucket: &str,
+        key: &str,
+        upload: UploadId,
+    ) -> Result<()> {
+        let _place = self.0.limits.request().await?;
+        let target = self.0.target(caller, bucket, key).await?;
+        self.0.abort_upload(&target, upload).await
+    }
+
+    async fn whereabouts(&self, caller: &Caller, bucket: &str, key: &str) -> Result<Whereabouts> {
+        let _place = self.0.limits.request().await?;
+        self.0.whereabouts(caller, bucket, key).await
+    }
+}

@@ -1,0 +1,206 @@
+//! Bounds on what a gateway does at one time, and its memory of slow nodes.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ids::NodeId;
+use object_core::api::{ObjectError, Result};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout};
+
+use crate::metrics::ObjectMetrics;
+
+const BUDGET_UNIT: usize = 1024;
+/// How long a node that was slow or away is not waited for.
+const SLOW_FOR: Duration = Duration::from_secs(5);
+
+/// Places for requests and bytes; who finds none within a bound is told to come again.
+pub struct Limits {
+    requests: Arc<Semaphore>,
+    write_bytes: Arc<Semaphore>,
+    read_bytes: Arc<Semaphore>,
+    write_units: usize,
+    read_units: usize,
+    wait: Duration,
+    metrics: Arc<ObjectMetrics>,
+}
+
+impl Limits {
+    /// At most `requests` at a time, and that many bytes of blocks in memory for writes and for reads each.
+    pub fn new(requests: usize, bytes: usize, wait: Duration, metrics: Arc<ObjectMetrics>) -> Self {
+        let units = (bytes / BUDGET_UNIT).max(1);
+        Limits {
+            requests: Arc::new(Semaphore::new(requests)),
+            write_bytes: Arc::new(Semaphore::new(units)),
+            read_bytes: Arc::new(Semaphore::new(units)),
+            write_units: units,
+            read_units: units,
+            wait,
+            metrics,
+        }
+    }
+
+    /// A place for a request, held as long as it lasts.
+    pub async fn request(&self) -> Result<OwnedSemaphorePermit> {
+        if let Ok(permit) = self.requests.clone().try_acquire_owned() {
+            return Ok(permit);
+        }
+        self.take(&self.requests, 1, self.wait, "too many requests at a time")
+            .await
+    }
+
+    /// Memory for `bytes` of a body that is being written.
+    pub async fn write_room(&self, bytes: usize) -> Result<OwnedSemaphorePermit> {
+        let units = bytes.div_ceil(BUDGET_UNIT).clamp(1, self.write_units) as u32;
+        self.take(
+            &self.write_bytes,
+            units,
+            self.wait * 10,
+            "too many bytes are being written",
+        )
+        .await
+    }
+
+    /// Memory for `bytes` of a body that is being read.
+    pub async fn read_room(&self, bytes: usize) -> Result<OwnedSemaphorePermit> {
+        let units = bytes.div_ceil(BUDGET_UNIT).clamp(1, self.read_units) as u32;
+        self.take(
+            &self.read_bytes,
+            units,
+            self.wait * 10,
+            "too many bytes are being read",
+        )
+        .await
+    }
+
+    async fn take(
+        &self,
+        from: &Arc<Semaphore>,
+        units: u32,
+        wait: Duration,
+        why: &str,
+    ) -> Result<OwnedSemaphorePermit> {
+        match timeout(wait, from.clone().acquire_many_owned(units)).await {
+            Ok(Ok(permit)) => Ok(permit),
+            _ => {
+                self.metrics.requests_refused_busy_total.add(1);
+                Err(ObjectError::Unavailable(why.into()))
+            }
+        }
+    }
+}
+
+/// Nodes that were slow or away a short while ago: they are still sent their copies, but not waited for.
+#[derive(Debug, Default)]
+pub struct SlowNodes {
+    until: Mutex<BTreeMap<NodeId, Instant>>,
+}
+
+impl SlowNodes {
+    /// Remembers a node as slow.
+    pub fn note(&self, node: NodeId) {
+        self.until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(node, Instant::now() + SLOW_FOR);
+    }
+
+    /// Whether the node was slow a short while ago.
+    pub fn is_slow(&self, node: NodeId) -> bool {
+        let mut until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        match until.get(&node) {
+            Some(end) if *end > Instant::now() => true,
+            Some(_) => {
+                until.remove(&node);
+                false
+            }
+            None => false,
+        }
+    }
+}
+
+/// How long reads of remote blocks took lately.
+#[derive(Debug, Default)]
+pub struct ReadTimes {
+    last: Mutex<(Vec<Duration>, usize)>,
+}
+
+impl ReadTimes {
+    const KEPT: usize = 64;
+    const FEWEST: usize = 8;
+    const HEDGE_MIN: Duration = Duration::from_millis(20);
+
+    /// Remembers one.
+    pub fn note(&self, took: Duration) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let (times, next) = &mut *last;
+        if times.len() < Self::KEPT {
+            times.push(took);
+        } else {
+            times[*next] = took;
+        }
+        *next = (*next + 1) % Self::KEPT;
+    }
+
+    /// After which time a read is worth asking a second copy: three times the median, at most `max`.
+    pub fn hedge_after(&self, max: Duration) -> Duration {
+        let mut times = self
+            .last
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+            .clone();
+        if times.len() < Self::FEWEST {
+            return max;
+        }
+        times.sort_unstable();
+        (times[times.len() / 2] * 3).clamp(Self::HEDGE_MIN.min(max), max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_without_a_place_is_told_to_come_again() {
+        let metrics = Arc::new(ObjectMetrics::default());
+        let limits = Limits::new(1, 1 << 20, Duration::from_secs(1), metrics.clone());
+        let first = limits.request().await.unwrap();
+        assert!(matches!(
+            limits.request().await,
+            Err(ObjectError::Unavailable(_))
+        ));
+        assert_eq!(metrics.requests_refused_busy_total.get(), 1);
+        drop(first);
+        limits.request().await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_block_larger_than_the_budget_gets_all_of_it() {
+        let limits = Limits::new(1, 4096, Duration::from_secs(1), Arc::default());
+        let all = limits.write_room(1 << 20).await.unwrap();
+        assert!(limits.write_room(1).await.is_err());
+        drop(all);
+        limits.write_room(1).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slowness_is_forgotten() {
+        let slow = SlowNodes::default();
+        slow.note(NodeId(2));
+        assert!(slow.is_slow(NodeId(2)) && !slow.is_slow(NodeId(1)));
+        tokio::time::advance(SLOW_FOR).await;
+        assert!(!slow.is_slow(NodeId(2)));
+    }
+
+    #[test]
+    fn hedging_follows_the_median() {
+        let times = ReadTimes::default();
+        let max = Duration::from_millis(200);
+        assert_eq!(times.hedge_after(max), max);
+        (0..100).for_each(|_| times.note(Duration::from_millis(30)));
+        assert_eq!(times.hedge_after(max), Duration::from_millis(90));
+    }
+}

@@ -1,0 +1,151 @@
+//! Listing a bucket: one page of each of its groups, merged.
+
+use futures::StreamExt;
+use ids::{GroupId, UploadId};
+use object_core::api::{
+    Caller, ListPage, ListRequest, PAGE_KEYS_MAX, Result, UploadInfo, UploadPage,
+};
+use object_core::meta::{Answer, Query};
+
+use crate::gateway::{Context, ask};
+
+/// Groups that are asked at one time.
+const AT_A_TIME: usize = 16;
+
+impl Context {
+    pub async fn list(&self, caller: &Caller, request: ListRequest) -> Result<ListPage> {
+        let bucket = self.bucket(caller, &request.bucket).await?;
+        let max = request.max_keys.min(PAGE_KEYS_MAX);
+        if max == 0 {
+            return Ok(ListPage::default());
+        }
+        let ask = |(group, slots): (GroupId, Vec<u16>)| {
+            let query = Query::List {
+                bucket: bucket.id,
+                slots,
+                prefix: request.prefix.clone(),
+                delimiter: request.delimiter.clone(),
+                after: request.after.clone(),
+                max: max as u32,
+            };
+            async move {
+                match self.meta.query(group, &query).await? {
+                    Answer::List {
+                        objects,
+                        common_prefixes,
+                        next,
+                    } => Ok(ListPage {
+                        objects,
+                        common_prefixes,
+                        next,
+                    }),
+                    _ => ask::misfit(),
+                }
+            }
+        };
+        let pages: Vec<Result<ListPage>> = futures::stream::iter(self.slots_by_group(&bucket))
+            .map(ask)
+            .buffered(AT_A_TIME)
+            .collect()
+            .await;
+        let pages = pages.into_iter().collect::<Result<Vec<_>>>()?;
+        self.metrics.objects_list_total.add(1);
+        Ok(object_core::meta::listing::merge_pages(pages, max))
+    }
+
+    pub async fn list_uploads(
+        &self,
+        caller: &Caller,
+        request: ListRequest,
+        after_upload: Option<UploadId>,
+    ) -> Result<UploadPage> {
+        let bucket = self.bucket(caller, &request.bucket).await?;
+        let max = request.max_keys.min(PAGE_KEYS_MAX);
+        if max == 0 {
+            return Ok(UploadPage::default());
+        }
+        let mut page = UploadPage::default();
+        let mut after = request.after.clone().map(|key| (key, after_upload));
+        // Uploads that fall under one common prefix are passed over page by page: at most this many.
+        for _ in 0..PAGE_KEYS_MAX {
+            let (uploads, more) = self
+                .uploads_after(&bucket, &request, after.clone(), max)
+                .await?;
+            for upload in uploads {
+                let prefix = rolled_up(&upload.key, &request.prefix, request.delimiter.as_deref());
+                let known = prefix.as_ref().is_some_and(|prefix| {
+                    page.common_prefixes.last() == Some(prefix)
+                        || request
+                            .after
+                            .as_ref()
+                            .is_some_and(|after| after.starts_with(prefix.as_str()))
+                });
+                if !known && page.uploads.len() + page.common_prefixes.len() == max {
+                    page.next = after;
+                    return Ok(page);
+                }
+                after = Some((upload.key.clone(), Some(upload.upload)));
+                match prefix {
+                    Some(_) if known => {}
+                    Some(prefix) => page.common_prefixes.push(prefix),
+                    None => page.uploads.push(upload),
+                }
+            }
+            if !more {
+                return Ok(page);
+            }
+        }
+        page.next = after;
+        Ok(page)
+    }
+
+    async fn uploads_after(
+        &self,
+        bucket: &crate::placement::BucketEntry,
+        request: &ListRequest,
+        after: Option<(String, Option<UploadId>)>,
+        max: usize,
+    ) -> Result<(Vec<UploadInfo>, bool)> {
+        let ask = |(group, slots): (GroupId, Vec<u16>)| {
+            let (prefix, after) = (request.prefix.clone(), after.clone());
+            let query = Query::ListUploads {
+                bucket: bucket.id,
+                slots,
+                prefix,
+                after,
+                max: max as u32,
+            };
+            async move {
+                match self.meta.query(group, &query).await? {
+                    Answer::Uploads { uploads, more } => Ok((uploads, more)),
+                    _ => ask::misfit(),
+                }
+            }
+        };
+        let pages: Vec<Result<(Vec<UploadInfo>, bool)>> =
+            futures::stream::iter(self.slots_by_group(bucket))
+                .map(ask)
+                .buffered(AT_A_TIME)
+                .collect()
+                .await;
+        let mut all = Vec::new();
+        let mut more = false;
+        for page in pages {
+            let (uploads, page_more) = page?;
+            more |= page_more;
+            all.extend(uploads);
+        }
+        all.sort_by(|a, b| (&a.key, a.upload).cmp(&(&b.key, b.upload)));
+        more |= all.len() > max;
+        all.truncate(max);
+        Ok((all, more))
+    }
+}
+
+/// The common prefix that a key falls under, if any.
+fn rolled_up(key: &str, prefix: &str, delimiter: Option<&str>) -> Option<String> {
+    let delimiter = delimiter.filter(|delimiter| !delimiter.is_empty())?;
+    let rest = key.strip_prefix(prefix)?;
+    let at = rest.find(delimiter)?;
+    Some(key[..prefix.len() + at + delimiter.len()].to_owned())
+}

@@ -1,0 +1,266 @@
+//! What a door gets from a site with nodes that are down, disks that decay, and servers that join.
+
+use std::time::Duration;
+
+use ids::NodeId;
+use object_core::api::*;
+use testkit::sim::{Fault, FaultOn, SimDisk, block_on};
+
+use crate::site::*;
+
+async fn site_with_bucket(servers: u64) -> Site {
+    let site = Site::new(servers).await;
+    site.gateway(1)
+        .create_bucket(&caller(), "bucket")
+        .await
+        .unwrap();
+    site
+}
+
+#[test]
+fn with_one_node_down_writes_leave_debt_that_repair_pays() {
+    block_on(async {
+        let mut site = site_with_bucket(3).await;
+        let disk = site.kill(NodeId(3));
+        let content = bytes(5500);
+        put(site.gateway(1), "key", &content).await.unwrap();
+        assert_eq!(get(site.gateway(2), "key").await.unwrap(), content);
+        assert_eq!(site.stats().await.debt, 6);
+        let status = site.job(1, "repair").await;
+        assert_eq!(
+            (status.last.done, status.last.left),
+            (0, 6),
+            "the debtor is away"
+        );
+
+        site.revive(NodeId(3), disk).await;
+        let status = site.job(1, "repair").await;
+        assert_eq!(
+            (status.last.done, status.last.left, status.last.bytes),
+            (6, 0, 5500),
+            "{status:?}"
+        );
+        assert_eq!((site.stats().await.debt, site.blocks()), (0, vec![6, 6, 6]));
+        site.kill(NodeId(1));
+        site.kill(NodeId(2));
+        assert_eq!(get(site.gateway(3), "key").await.unwrap(), content);
+    });
+}
+
+#[test]
+fn a_node_that_hangs_delays_a_write_but_little() {
+    block_on(async {
+        let site = site_with_bucket(3).await;
+        site.network.cut(NodeId(1), NodeId(2));
+        let began = tokio::time::Instant::now();
+        put(site.gateway(1), "key", &bytes(20 * BLOCK))
+            .await
+            .unwrap();
+        assert!(
+            began.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            began.elapsed()
+        );
+        assert_eq!(site.stats().await.debt, 20);
+        site.network.heal();
+        site.job(1, "repair").await;
+        assert_eq!(site.stats().await.debt, 0);
+    });
+}
+
+#[test]
+fn with_two_nodes_down_a_write_fails_and_reads_go_on() {
+    block_on(async {
+        let mut site = site_with_bucket(3).await;
+        put(site.gateway(1), "before", &bytes(3000)).await.unwrap();
+        let disks = [2, 3].map(|node| (NodeId(node), site.kill(NodeId(node))));
+        let failed = put(site.gateway(1), "key", &bytes(3000)).await;
+        assert!(
+            matches!(failed, Err(ObjectError::Unavailable(_))),
+            "{failed:?}"
+        );
+        assert_eq!(
+            get(site.gateway(1), "key").await,
+            Err(ObjectError::NoSuchKey)
+        );
+        assert_eq!(get(site.gateway(1), "before").await.unwrap(), bytes(3000));
+        site.job(1, "give-up").await;
+        let status = site.job(1, "collect").await;
+        assert_eq!(
+            (status.last.done, status.last.left),
+            (0, 1),
+            "a segment waits for all servers"
+        );
+        for (node, disk) in disks {
+            site.revive(node, disk).await;
+        }
+        site.job(1, "collect").await;
+        assert_eq!(
+            (site.stats().await.doomed, site.blocks()),
+            (0, vec![3, 3, 3])
+        );
+    });
+}
+
+#[test]
+fn damaged_copies_are_noticed_and_others_read() {
+    block_on(async {
+        let site = site_with_bucket(3).await;
+        let content = bytes(BLOCK);
+        put(site.gateway(1), "key", &content).await.unwrap();
+        for node in [1, 2] {
+            let disk = &site.nodes[&NodeId(node)].disk;
+            let (volume, _) = disk.files().into_iter().next().unwrap();
+            disk.flip_bit(&volume, 4096 + 128 + 500, 0).unwrap();
+        }
+        assert_eq!(get(site.gateway(1), "key").await.unwrap(), content);
+        assert_eq!(site.nodes[&NodeId(1)].store.stats().corrupt_reads, 1);
+        assert!(
+            site.gateway(1)
+                .metrics()
+                .blocks_read_corrupt_copies_total
+                .get()
+                >= 1
+        );
+        assert_eq!(get(site.gateway(2), "key").await.unwrap(), content);
+        let disk = &site.nodes[&NodeId(3)].disk;
+        let (volume, _) = disk.files().into_iter().next().unwrap();
+        disk.flip_bit(&volume, 4096 + 128 + 1, 0).unwrap();
+        let lost = get(site.gateway(3), "key").await;
+        assert!(
+            matches!(lost, Err(ObjectError::BodyFailed(_))),
+            "no bytes rather than wrong ones: {lost:?}"
+        );
+    });
+}
+
+#[test]
+fn a_slow_copy_is_hedged() {
+    block_on(async {
+        let site = site_with_bucket(3).await;
+        let content = bytes(3 * BLOCK);
+        put(site.gateway(1), "key", &content).await.unwrap();
+        site.nodes[&NodeId(1)]
+            .platform
+            .set_latency(Duration::from_secs(20)..Duration::from_secs(21));
+        let began = tokio::time::Instant::now();
+        let mut got = site
+            .gateway(1)
+            .get(&caller(), get_request("bucket", "key"))
+            .await
+            .unwrap();
+        // The verification of another node's bytes is slow here, too; what matters is that it was asked.
+        assert!(first_chunk(&mut got).await.unwrap().is_ok());
+        assert!(
+            began.elapsed() < Duration::from_secs(45),
+            "{:?}",
+            began.elapsed()
+        );
+        assert!(site.gateway(1).metrics().blocks_read_hedged_total.get() >= 1);
+    });
+}
+
+#[test]
+fn a_site_that_grows_gets_its_copies() {
+    block_on(async {
+        let mut site = site_with_bucket(1).await;
+        let content = bytes(7 * BLOCK);
+        put(site.gateway(1), "key", &content).await.unwrap();
+        assert_eq!(site.blocks(), [7]);
+        for node in [2, 3] {
+            site.start(NodeId(node), SimDisk::new()).await;
+        }
+        site.maps.grow(2);
+        site.job(1, "repair").await;
+        assert_eq!(site.blocks(), [7, 7, 0]);
+        site.maps.grow(3);
+        let status = site.job(1, "repair").await;
+        assert_eq!((status.last.done, status.last.left), (7, 0));
+        assert_eq!(site.blocks(), [7, 7, 7]);
+        let status = site.job(1, "repair").await;
+        assert_eq!(
+            (status.last.done, status.last.left),
+            (0, 0),
+            "nothing is thin any more"
+        );
+        site.kill(NodeId(1));
+        assert_eq!(get(site.gateway(3), "key").await.unwrap(), content);
+        let place = site
+            .gateway(3)
+            .whereabouts(&caller(), "bucket", "key")
+            .await
+            .unwrap();
+        assert!(
+            place
+                .blocks
+                .iter()
+                .all(|block| block.servers.len() == 3 && block.missing.is_empty())
+        );
+    });
+}
+
+#[test]
+fn orphans_are_swept_and_owned_blocks_are_not() {
+    block_on(async {
+        let site = site_with_bucket(3).await;
+        put(site.gateway(1), "key", &bytes(3000)).await.unwrap();
+        let node = &site.nodes[&NodeId(2)];
+        let orphan = ids::BlockId {
+            group: ids::GroupId(1),
+            segment: ids::SegmentId([9; 16]),
+            number: 0,
+        };
+        let data = bytes(10);
+        node.store
+            .put(orphan, *blake3::hash(&data).as_bytes(), data)
+            .await
+            .unwrap();
+        assert_eq!(site.job(2, "sweep").await.last.done, 0, "it is too young");
+        node.platform.jump_wall(25 * 3_600_000);
+        assert_eq!(site.job(2, "sweep").await.last.done, 1);
+        assert_eq!(site.blocks(), [3, 3, 3]);
+    });
+}
+
+#[test]
+fn a_pending_segment_is_given_up_after_a_day() {
+    block_on(async {
+        let mut site = site_with_bucket(3).await;
+        let never: Body = Box::pin(futures::StreamExt::chain(
+            futures::stream::iter([Ok(bytes(3000))]),
+            futures::stream::pending(),
+        ));
+        let gateway = site.gateway(2).clone();
+        let upload = tokio::spawn(async move {
+            gateway
+                .put(&caller(), put_request("bucket", "key"), never)
+                .await
+        });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        // The gateway's machine dies with all that it knows of the upload.
+        let disk = site.kill(NodeId(2));
+        upload.abort();
+        site.revive(NodeId(2), disk).await;
+        assert_eq!(site.job(1, "give-up").await.done_total, 0);
+        site.nodes[&NodeId(1)].platform.jump_wall(25 * 3_600_000);
+        assert_eq!(site.job(1, "give-up").await.done_total, 1);
+        site.job(1, "collect").await;
+        assert_eq!(site.blocks(), [0, 0, 0]);
+    });
+}
+
+#[test]
+fn disks_that_refuse_writes_are_said() {
+    block_on(async {
+        let site = site_with_bucket(3).await;
+        for node in site.nodes.values() {
+            node.disk.inject(Fault::io(FaultOn::Write).below("blocks/"));
+        }
+        let failed = put(site.gateway(1), "key", &bytes(3000)).await;
+        assert!(
+            matches!(failed, Err(ObjectError::Unavailable(_))),
+            "{failed:?}"
+        );
+        put(site.gateway(1), "small", &bytes(INLINE)).await.unwrap();
+    });
+}

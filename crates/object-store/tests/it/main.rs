@@ -1,0 +1,6 @@
+//! The object store over simulated machines: block store, gateways and background jobs.
+
+mod faults;
+mod objects;
+mod site;
+mod store;

@@ -1,0 +1,409 @@
+//! A site in one process: simulated nodes with gateways and jobs over in-memory groups.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use ids::{Epoch, GroupId, NodeId, UserId};
+use membership::{EpochMap, PlacedServer};
+use object_core::api::*;
+use object_core::meta::machine::MetaMachine;
+use object_core::meta::{Answer, META_FORMAT, MetaStats, Query};
+use object_store::gateway::{Gateway, GatewayOptions, GatewayParts};
+use object_store::jobs::{JobOptions, JobStatus, Jobs};
+use object_store::metrics::ObjectMetrics;
+use object_store::placement::*;
+use object_store::service::{BlockPeers, BlockService};
+use object_store::volume::{BlockStore, StoreOptions};
+use raft_machine::local::LocalGroups;
+use raft_machine::{Freshness, Groups};
+use testkit::sim::{SimDisk, SimNetwork, SimPlatform, SimPlatformConfig, Trace};
+use transport::Service;
+
+pub const GROUPS: u32 = 4;
+pub const INLINE: usize = 64;
+pub const BLOCK: usize = 1000;
+
+pub fn options() -> GatewayOptions {
+    GatewayOptions {
+        inline_bytes: INLINE,
+        block_bytes: BLOCK,
+        ..GatewayOptions::default()
+    }
+}
+
+fn job_options() -> JobOptions {
+    JobOptions {
+        collect_grace: Duration::ZERO,
+        ..JobOptions::default()
+    }
+}
+
+pub struct Site {
+    pub network: SimNetwork,
+    pub groups: LocalGroups,
+    pub maps: Arc<Maps>,
+    pub directory: Arc<Directory>,
+    pub nodes: BTreeMap<NodeId, Node>,
+    options: GatewayOptions,
+}
+
+pub struct Node {
+    pub disk: SimDisk,
+    pub platform: Arc<SimPlatform>,
+    pub store: Arc<BlockStore>,
+    pub gateway: Gateway,
+    pub jobs: Jobs,
+}
+
+impl Site {
+    pub async fn new(servers: u64) -> Site {
+        Site::with(servers, options()).await
+    }
+
+    pub async fn with(servers: u64, options: GatewayOptions) -> Site {
+        let groups = LocalGroups::new();
+        for group in 1..=GROUPS {
+            groups.register(GroupId(group), Arc::new(MetaMachine::new()));
+        }
+        let network = SimNetwork::new(7, Trace::new());
+        let maps = Arc::new(Maps::first(servers));
+        let mut site = Site {
+            network,
+            groups,
+            maps,
+            directory: Arc::default(),
+            nodes: BTreeMap::new(),
+            options,
+        };
+        for node in 1..=servers {
+            site.start(NodeId(node), SimDisk::new()).await;
+        }
+        site
+    }
+
+    /// Starts a node on a disk.
+    pub async fn start(&mut self, me: NodeId, disk: SimDisk) {
+        let config = SimPlatformConfig {
+            seed: me.0,
+            ..SimPlatformConfig::default()
+        };
+        let platform = SimPlatform::new(disk.clone(), config);
+        let volumes = StoreOptions {
+            volume_bytes: 1 << 20,
+            reserve_bytes: 0,
+        };
+        let store = Arc::new(BlockStore::open(platform.clone(), volumes).await.unwrap());
+        let transport = self.network.transport_of(me);
+        transport.serve(Service::BLOCKS, Arc::new(BlockService::new(store.clone())));
+        let peers = BlockPeers::new(me, store.clone(), transport, platform.clone());
+        let parts = GatewayParts {
+            platform: platform.clone(),
+            groups: Arc::new(self.groups.clone()),
+            placement: self.maps.clone(),
+            directory: self.directory.clone(),
+            peers: Arc::new(peers),
+            metrics: Arc::new(ObjectMetrics::default()),
+        };
+        let gateway = Gateway::new(parts, self.options.clone());
+        let leads = Arc::new(LeadsAll(me == NodeId(1)));
+        let jobs = Jobs::new(&gateway, leads, &job_options());
+        self.nodes.insert(
+            me,
+            Node {
+                disk,
+                platform,
+                store,
+                gateway,
+                jobs,
+            },
+        );
+    }
+
+    /// Kills a node's process; its disk is kept.
+    pub fn kill(&mut self, node: NodeId) -> SimDisk {
+        self.network.take_down(node);
+        self.nodes.remove(&node).unwrap().disk.restart()
+    }
+
+    /// Starts a killed node again.
+    pub async fn revive(&mut self, node: NodeId, disk: SimDisk) {
+        self.network.bring_up(node);
+        self.start(node, disk).await;
+    }
+
+    pub fn gateway(&self, node: u64) -> &Gateway {
+        &self.nodes[&NodeId(node)].gateway
+    }
+
+    pub async fn job(&self, node: u64, name: &str) -> JobStatus {
+        self.nodes[&NodeId(node)].jobs.run_once(name).await.unwrap()
+    }
+
+    /// Blocks on each node.
+    pub fn blocks(&self) -> Vec<u64> {
+        self.nodes
+            .values()
+            .map(|node| node.store.stats().blocks)
+            .collect()
+    }
+
+    /// Counts of all groups together.
+    pub async fn stats(&self) -> MetaStats {
+        let mut sum = MetaStats::default();
+        for group in 1..=GROUPS {
+            let query = raft_machine::encode(META_FORMAT, &Query::Stats).into();
+            let answer = self
+                .groups
+                .query(GroupId(group), query, Freshness::Local, Duration::ZERO)
+                .await
+                .unwrap();
+            let Answer::Stats(stats) = raft_machine::decode("stats", META_FORMAT, &answer).unwrap()
+            else {
+                panic!()
+            };
+            sum.objects += stats.objects;
+            sum.bytes += stats.bytes;
+            sum.uploads += stats.uploads;
+            sum.pending += stats.pending;
+            sum.doomed += stats.doomed;
+            sum.debt += stats.debt;
+        }
+        sum
+    }
+}
+
+pub fn caller() -> Caller {
+    Caller {
+        user: UserId([1; 16]),
+        name: "owner".into(),
+        admin: false,
+    }
+}
+
+pub fn stranger() -> Caller {
+    Caller {
+        user: UserId([2; 16]),
+        name: "stranger".into(),
+        admin: false,
+    }
+}
+
+pub fn bytes(len: usize) -> Bytes {
+    (0..len)
+        .map(|at| (at as u32).wrapping_mul(2_654_435_761).to_le_bytes()[3])
+        .collect()
+}
+
+/// A body in chunks of odd length.
+pub fn body(bytes: &Bytes) -> Body {
+    let chunks: Vec<BodyChunk> = bytes
+        .chunks(777)
+        .map(|chunk| Ok(Bytes::copy_from_slice(chunk)))
+        .collect();
+    Box::pin(futures::stream::iter(chunks))
+}
+
+pub fn put_request(bucket: &str, key: &str) -> PutRequest {
+    PutRequest {
+        bucket: bucket.into(),
+        key: key.into(),
+        ..PutRequest::default()
+    }
+}
+
+pub fn get_request(bucket: &str, key: &str) -> GetRequest {
+    GetRequest {
+        bucket: bucket.into(),
+        key: key.into(),
+        ..GetRequest::default()
+    }
+}
+
+pub async fn put(gateway: &Gateway, key: &str, content: &Bytes) -> Result<Written> {
+    let request = PutRequest {
+        size: Some(content.len() as u64),
+        ..put_request("bucket", key)
+    };
+    gateway.put(&caller(), request, body(content)).await
+}
+
+pub async fn get(gateway: &Gateway, key: &str) -> Result<Bytes> {
+    read(gateway.get(&caller(), get_request("bucket", key)).await?).await
+}
+
+pub async fn delete(gateway: &Gateway, key: &str) -> Result<()> {
+    let request = DeleteRequest {
+        bucket: "bucket".into(),
+        key: key.into(),
+        ..DeleteRequest::default()
+    };
+    gateway.delete(&caller(), request).await
+}
+
+/// The whole body; an error when it breaks off or has another length than said.
+pub async fn read(got: Got) -> Result<Bytes> {
+    let len = got.len;
+    let chunks: Vec<Bytes> = got
+        .body
+        .map_err(|error| ObjectError::BodyFailed(error.0))
+        .try_collect()
+        .await?;
+    let whole: Bytes = chunks.concat().into();
+    assert_eq!(whole.len() as u64, len);
+    Ok(whole)
+}
+
+/// Drains a body as a slow reader does: a chunk, and the rest later.
+pub async fn first_chunk(got: &mut Got) -> Option<BodyChunk> {
+    got.body.next().await
+}
+
+pub struct Maps(Mutex<Vec<Arc<EpochMap>>>);
+
+impl Maps {
+    fn first(servers: u64) -> Maps {
+        let map = EpochMap::first(Epoch(1), GROUPS, &placed(servers)).unwrap();
+        Maps(Mutex::new(vec![Arc::new(map)]))
+    }
+
+    /// Publishes an epoch with so many servers.
+    pub fn grow(&self, servers: u64) {
+        let mut maps = self.0.lock().unwrap();
+        let last = maps.last().unwrap();
+        let next = last
+            .next(Epoch(last.epoch().0 + 1), &placed(servers))
+            .unwrap();
+        maps.push(Arc::new(next));
+    }
+}
+
+fn placed(servers: u64) -> Vec<PlacedServer> {
+    (1..=servers)
+        .map(|node| PlacedServer {
+            node: NodeId(node),
+            weight: 100,
+        })
+        .collect()
+}
+
+impl PlacementSource for Maps {
+    fn current(&self) -> Arc<EpochMap> {
+        self.0.lock().unwrap().last().unwrap().clone()
+    }
+
+    fn at(&self, epoch: Epoch) -> Option<Arc<EpochMap>> {
+        self.0
+            .lock()
+            .unwrap()
+            .iter()
+            .find(|map| map.epoch() == epoch)
+            .cloned()
+    }
+
+    fn epochs(&self) -> Vec<Epoch> {
+        self.0
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|map| map.epoch())
+            .collect()
+    }
+}
+
+struct LeadsAll(bool);
+
+impl LocalLeadership for LeadsAll {
+    fn leads(&self, _group: GroupId) -> bool {
+        self.0
+    }
+
+    fn groups(&self) -> Vec<GroupId> {
+        (1..=GROUPS).map(GroupId).collect()
+    }
+}
+
+#[derive(Default)]
+pub struct Directory(Mutex<BTreeMap<String, BucketEntry>>);
+
+impl Directory {
+    fn change(&self, bucket: &BucketEntry, change: impl FnOnce(&mut BucketEntry)) -> Outcome<()> {
+        let mut buckets = self.0.lock().unwrap();
+        match buckets
+            .get_mut(&bucket.name)
+            .filter(|there| there.id == bucket.id)
+        {
+            Some(there) => {
+                change(there);
+                Ok(())
+            }
+            None => Err(DirectoryError::Gone),
+        }
+    }
+}
+
+type Outcome<T> = std::result::Result<T, DirectoryError>;
+
+#[async_trait]
+impl BucketDirectory for Directory {
+    async fn create(&self, bucket: NewBucket) -> Outcome<BucketEntry> {
+        let mut buckets = self.0.lock().unwrap();
+        if let Some(there) = buckets.get(&bucket.name) {
+            return Err(DirectoryError::Taken(Box::new(there.clone())));
+        }
+        let NewBucket {
+            id,
+            name,
+            owner,
+            owner_name,
+            created_ms,
+            key_slots,
+        } = bucket;
+        let state = BucketState::Active;
+        let entry = BucketEntry {
+            id,
+            name: name.clone(),
+            owner,
+            owner_name,
+            created_ms,
+            key_slots,
+            state,
+        };
+        buckets.insert(name, entry.clone());
+        Ok(entry)
+    }
+
+    async fn get(&self, name: &str) -> Outcome<Option<BucketEntry>> {
+        Ok(self.0.lock().unwrap().get(name).cloned())
+    }
+
+    async fn list(&self, owner: UserId) -> Outcome<Vec<BucketEntry>> {
+        Ok(self
+            .0
+            .lock()
+            .unwrap()
+            .values()
+            .filter(|bucket| bucket.owner == owner)
+            .cloned()
+            .collect())
+    }
+
+    async fn set_deleting(&self, bucket: &BucketEntry) -> Outcome<()> {
+        self.change(bucket, |bucket| bucket.state = BucketState::Deleting)
+    }
+
+    async fn set_active(&self, bucket: &BucketEntry) -> Outcome<()> {
+        self.change(bucket, |bucket| bucket.state = BucketState::Active)
+    }
+
+    async fn remove(&self, bucket: &BucketEntry) -> Outcome<()> {
+        self.0
+            .lock()
+            .unwrap()
+            .retain(|_, there| there.id != bucket.id);
+        Ok(())
+    }
+}
