@@ -165,7 +165,7 @@ fn take_any(
     count: u32,
 ) -> Result<Vec<u128>, Halt> {
     limits::bound("the count of values", count as usize, limits::VALUES_MAX)?;
-    if pool.last() - pool.used + 1 < u128::from(count) {
+    if pool.last() + 1 - pool.used < u128::from(count) {
         return Err(Refused::Exhausted(name.into()).into());
     }
     let mut values = Vec::with_capacity(count as usize);

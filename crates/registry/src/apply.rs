@@ -81,6 +81,8 @@ struct Applying<'a> {
     originals: BTreeMap<ResourceKey, Option<Vec<u8>>>,
     /// Bytes of old and new values so far, see [`limits::CHANGE_BYTES_MAX`].
     cost: usize,
+    /// When the command deleted the last resource that others belong to.
+    orphaned_ms: Option<u64>,
 }
 
 type Halted = (Option<u32>, Halt);
@@ -92,6 +94,7 @@ impl<'a> Applying<'a> {
             revision,
             originals: BTreeMap::new(),
             cost: 0,
+            orphaned_ms: None,
         }
     }
 
@@ -116,7 +119,6 @@ impl<'a> Applying<'a> {
             self.check(precondition).map_err(|halt| (Some(at), halt))?;
         }
         let mut results = Vec::with_capacity(transaction.ops.len());
-        let mut deleted_ms = None;
         for (at, op) in (0..).zip(&transaction.ops) {
             self.staged.mark();
             let cost = self.cost;
@@ -130,11 +132,8 @@ impl<'a> Applying<'a> {
                 }
                 Err(halt) => return Err((Some(at), halt)),
             }
-            if let Op::Delete(_, _, now_ms) | Op::RemoveFinalizer(_, _, now_ms) = op {
-                deleted_ms = Some(*now_ms);
-            }
         }
-        if let Some(now_ms) = deleted_ms {
+        if let Some(now_ms) = self.orphaned_ms {
             self.collect(now_ms, limits::COLLECT_INLINE)
                 .map_err(|halt| (None, halt))?;
         }
@@ -174,7 +173,7 @@ impl<'a> Applying<'a> {
             Op::Update(key, expected, new) => self.update(key, expected, new),
             Op::UpdateStatus(key, expected, status) => self.update_status(key, expected, status),
             Op::Delete(key, expected, now_ms) => self.delete(key, expected, *now_ms),
-            Op::RemoveFinalizer(key, finalizer, _) => self.remove_finalizer(key, finalizer),
+            Op::RemoveFinalizer(key, finalizer) => self.remove_finalizer(key, finalizer),
             Op::CreatePool {
                 pool,
                 layout,

@@ -429,13 +429,8 @@ impl Registry {
         name: &str,
         finalizer: &str,
     ) -> Result<(), RegistryError> {
-        let now_ms = self.link.source().wall_ms();
-        self.one(Op::RemoveFinalizer(
-            draft::key::<K>(name),
-            finalizer.into(),
-            now_ms,
-        ))
-        .await?;
+        self.one(Op::RemoveFinalizer(draft::key::<K>(name), finalizer.into()))
+            .await?;
         Ok(())
     }
 

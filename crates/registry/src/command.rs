@@ -184,8 +184,8 @@ pub enum Op {
     /// proposer's wall clock.
     Delete(ResourceKey, Expected, u64),
     /// Takes a finalizer away; fine when it is gone already. The resource goes with the last one
-    /// when it is marked for removal. The last field is the proposer's wall clock.
-    RemoveFinalizer(ResourceKey, String, u64),
+    /// when it is marked for removal.
+    RemoveFinalizer(ResourceKey, String),
     /// Makes a pool of the values `lo..=hi`.
     CreatePool {
         /// Its name, with the rules of resource names.

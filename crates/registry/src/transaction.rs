@@ -76,12 +76,7 @@ impl TransactionBuilder {
 
     /// Takes a finalizer off a resource.
     pub fn remove_finalizer<K: Kind>(self, name: &str, finalizer: &str) -> Self {
-        let now_ms = self.link.source().wall_ms();
-        self.op(Op::RemoveFinalizer(
-            draft::key::<K>(name),
-            finalizer.into(),
-            now_ms,
-        ))
+        self.op(Op::RemoveFinalizer(draft::key::<K>(name), finalizer.into()))
     }
 
     /// Makes a pool.

@@ -18,10 +18,11 @@ const COST_STOP: usize = limits::CHANGE_BYTES_MAX / 4;
 
 impl Applying<'_> {
     /// Leaves an entry when something names the owner.
-    pub(super) fn mark_garbage(&mut self, owner: Uid) -> Result<(), StoreError> {
+    pub(super) fn mark_garbage(&mut self, owner: Uid, now_ms: u64) -> Result<(), StoreError> {
         let from = keys::dependants(owner);
         if first_key(&self.staged, &from, &keys::end_of(&from))?.is_some() {
             self.staged.put(&keys::garbage(owner), &[])?;
+            self.orphaned_ms = Some(now_ms);
         }
         Ok(())
     }

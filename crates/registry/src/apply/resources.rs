@@ -122,7 +122,7 @@ impl Applying<'_> {
     ) -> Result<Done, Halt> {
         let old = self.expect(key, expected)?;
         if old.metadata.finalizers.is_empty() {
-            self.replace(key, Some(&old), None)?;
+            self.remove(key, &old, now_ms)?;
             return Ok(Done::Deleted);
         }
         let mut stored = old.clone();
@@ -187,8 +187,10 @@ impl Applying<'_> {
         old: &Stored,
         mut new: Stored,
     ) -> Result<Done, Halt> {
-        if new.metadata.deleting_ms.is_some() && new.metadata.finalizers.is_empty() {
-            self.replace(key, Some(old), None)?;
+        if let Some(deleting_ms) = new.metadata.deleting_ms
+            && new.metadata.finalizers.is_empty()
+        {
+            self.remove(key, old, deleting_ms)?;
             return Ok(Done::Deleted);
         }
         if new != *old {
@@ -239,14 +241,12 @@ impl Applying<'_> {
             self.staged
                 .put(&keys::dependant(uid, &key.kind, &key.name), &[])?;
         }
-        if let (Some(old), None) = (old, new) {
-            self.release_all(key, old)?;
-            self.mark_garbage(old.metadata.uid)?;
-        }
         self.store(key, new)
     }
 
-    fn release_all(&mut self, key: &ResourceKey, old: &Stored) -> Result<(), Halt> {
+    fn remove(&mut self, key: &ResourceKey, old: &Stored, now_ms: u64) -> Result<(), Halt> {
+        self.replace(key, Some(old), None)?;
+        self.mark_garbage(old.metadata.uid, now_ms)?;
         for held in &old.metadata.allocations {
             allocator::release(&mut self.staged, &held.pool, &[held.value], Some(key))?;
         }
