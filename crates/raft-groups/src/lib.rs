@@ -1,1 +1,41 @@
-//! Many Raft groups on one node: openraft behind our own trait
+//! Many Raft groups on one node: openraft behind our own trait ([`raft_machine::Groups`]).
+//!
+//! ```text
+//! propose ─▶ groups ─▶ group (openraft) ─▶ log_store ─▶ the node's one WAL      (crate raft-wal)
+//!    │          │            │ committed
+//!    │          │            └▶ machine ─▶ applier ─▶ the node's one database   (redb)
+//!    └ leader elsewhere: message over the transport
+//! ```
+//! Invariants:
+//! - a proposal is answered after a majority has it on disk and this node has applied it;
+//! - the log keeps every entry that the database does not hold durably;
+//! - a linearizable query is answered by a leader that a majority has confirmed, or by a follower up to such a leader's
+//!   commit index;
+//! - a node that just started votes for nobody until a lease has passed;
+//! - idle groups send nothing and have no timers (`sleep.rs`).
+//!
+//! No other crate knows openraft or redb. This crate knows no registry and no objects: machines and the wanted
+//! placement come in as traits.
+
+mod applier;
+mod codec;
+mod database;
+mod group;
+mod groups;
+mod host;
+mod log_store;
+mod machine;
+mod message;
+mod network;
+mod results;
+mod service;
+mod sleep;
+mod status;
+mod types;
+mod upkeep;
+mod wire;
+
+pub use groups::{Directory, Machines, Options, RaftGroups};
+pub use results::RESULTS_KEPT;
+pub use status::GroupStatus;
+pub use types::seed_elections;

@@ -1,0 +1,468 @@
+//! All groups of a node: opens them, routes proposals and queries to leaders, serves peers.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{BufMut, Bytes, BytesMut};
+use ids::{GroupId, Incarnation, NodeId, OperationId};
+use openraft::{Config, Raft, SnapshotPolicy};
+use platform::Platform;
+use raft_machine::{COMMAND_BYTES_MAX, Freshness, GroupError, Groups, Machine, StoreError};
+use raft_wal::Wal;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use transport::{Service, Transport};
+
+use crate::applier::Applier;
+use crate::database::Database;
+use crate::group::{Group, Miss};
+use crate::host::GroupHost;
+use crate::log_store::LogStore;
+use crate::machine::GroupMachine;
+use crate::message::{self, Ask, Told};
+use crate::network::Network;
+
+/// How long a follower waits to catch up with a read index before it passes the query to the leader.
+const CATCH_UP: Duration = Duration::from_millis(50);
+/// The first pause between attempts; doubles up to [`PAUSE_MAX`].
+const PAUSE_MIN: Duration = Duration::from_millis(5);
+const PAUSE_MAX: Duration = Duration::from_millis(200);
+/// One attempt at another node.
+const ATTEMPT: Duration = Duration::from_secs(5);
+
+/// Makes the state machine of a group.
+pub trait Machines: Send + Sync {
+    /// The machine of `group`; called once for each time the group is opened.
+    fn machine(&self, group: GroupId) -> Arc<dyn Machine>;
+}
+
+/// Where groups should be: the placement of the current epoch.
+pub trait Directory: Send + Sync {
+    /// The servers that should vote in a group, the preferred leader first; empty when that isn't known yet.
+    fn voters(&self, group: GroupId) -> Vec<NodeId>;
+
+    /// The servers that should follow without a vote.
+    fn learners(&self, group: GroupId) -> Vec<NodeId>;
+
+    /// The other servers of the site.
+    fn peers(&self) -> Vec<NodeId>;
+}
+
+/// Bounds and times of a node's groups.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// This node.
+    pub node: NodeId,
+    /// This run of its process.
+    pub incarnation: Incarnation,
+    /// Memory for pages of the state database.
+    pub cache_bytes: usize,
+    /// A leader of a used group says so this often.
+    pub heartbeat: Duration,
+    /// A follower that heard nothing for longer than this (and a random part of it) stands for election; also the lease.
+    pub election: Duration,
+    /// An unused group goes to sleep after this.
+    pub quiet_after: Duration,
+    /// More log than this and groups that pin old segments are trimmed.
+    pub log_bytes_max: u64,
+}
+
+impl Options {
+    /// The defaults for a node.
+    pub fn new(node: NodeId, incarnation: Incarnation) -> Self {
+        Options {
+            node,
+            incarnation,
+            cache_bytes: 48 << 20,
+            heartbeat: Duration::from_millis(200),
+            election: Duration::from_millis(800),
+            quiet_after: Duration::from_secs(2),
+            log_bytes_max: 256 << 20,
+        }
+    }
+}
+
+/// See the module.
+pub struct RaftGroups {
+    pub(crate) options: Options,
+    pub(crate) platform: Arc<dyn Platform>,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) wal: Arc<Wal>,
+    pub(crate) directory: Arc<dyn Directory>,
+    pub(crate) applier: Applier,
+    database: Arc<Database>,
+    machines: Arc<dyn Machines>,
+    config: Arc<Config>,
+    groups: RwLock<BTreeMap<GroupId, Arc<Group>>>,
+    /// Leaders as answers named them, for groups that are not here.
+    hints: RwLock<BTreeMap<GroupId, NodeId>>,
+    pub(crate) started: Instant,
+    tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
+    opening: tokio::sync::Mutex<()>,
+}
+
+impl RaftGroups {
+    /// Opens the state database and every group that it or the log knows, and serves peers.
+    pub async fn start(
+        platform: Arc<dyn Platform>,
+        transport: Arc<dyn Transport>,
+        wal: Arc<Wal>,
+        machines: Arc<dyn Machines>,
+        directory: Arc<dyn Directory>,
+        options: Options,
+    ) -> Result<Arc<Self>, GroupError> {
+        let (disk, cache_bytes) = (platform.disk(), options.cache_bytes);
+        let database = platform.blocking(move || Database::open(&*disk, cache_bytes)).await.map_err(store_error)?;
+        let database = Arc::new(database);
+        let (checkpointed, mut checkpoints) = tokio::sync::watch::channel(());
+        let on_checkpoint = Arc::new(move || {
+            checkpointed.send_replace(());
+        });
+        let (applier, writer) = Applier::start(platform.clone(), database.clone(), on_checkpoint);
+        let groups = Arc::new(RaftGroups {
+            config: Arc::new(config(&options)?),
+            options,
+            platform,
+            transport,
+            wal,
+            directory,
+            applier,
+            database,
+            machines,
+            groups: RwLock::default(),
+            hints: RwLock::default(),
+            started: Instant::now(),
+            tasks: std::sync::Mutex::new(vec![writer]),
+            opening: tokio::sync::Mutex::new(()),
+        });
+        let known = groups.database.read().and_then(|reading| reading.group_ids()).map_err(store_error)?;
+        for group in known.into_iter().chain(groups.wal.groups()) {
+            groups.open(group).await?;
+        }
+        let weak = Arc::downgrade(&groups);
+        groups.keep(tokio::spawn(async move {
+            while checkpoints.changed().await.is_ok() {
+                let Some(groups) = weak.upgrade() else { break };
+                for group in groups.all() {
+                    if let Err(error) = group.log.purge_covered().await {
+                        tracing::error!(%error, group = %group.id, "the log could not be trimmed");
+                    }
+                }
+            }
+        }));
+        crate::service::serve(&groups);
+        groups.keep(crate::upkeep::start(&groups));
+        Ok(groups)
+    }
+
+    pub(crate) fn keep(&self, task: JoinHandle<()>) {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+    }
+
+    /// Opens a group on this node, new or known; fine when it is open.
+    pub async fn open(&self, id: GroupId) -> Result<Arc<Group>, GroupError> {
+        let _one_at_a_time = self.opening.lock().await;
+        if let Some(group) = self.find(id) {
+            return Ok(group);
+        }
+        let host = GroupHost::open(&self.database, id, self.machines.machine(id)).map_err(store_error)?;
+        let host = Arc::new(host);
+        let log = LogStore::new(self.wal.clone(), host.clone());
+        let machine =
+            GroupMachine { database: self.database.clone(), applier: self.applier.clone(), host: host.clone() };
+        let network = Network { platform: self.platform.clone(), transport: self.transport.clone(), group: id };
+        let raft = Raft::new(self.options.node.0, self.config.clone(), network, log.clone(), machine)
+            .await
+            .map_err(|error| GroupError::Store(format!("group {id} can't be opened: {error}")))?;
+        let group = Arc::new(Group::new(raft, host, log, self.database.clone(), self.platform.clone()));
+        self.groups.write().unwrap_or_else(PoisonError::into_inner).insert(id, group.clone());
+        Ok(group)
+    }
+
+    /// Makes this node the only voter of a new group; for the first node of a site.
+    pub async fn bootstrap(&self, id: GroupId) -> Result<(), GroupError> {
+        let group = self.open(id).await?;
+        group.initialize([self.options.node.0].into()).await
+    }
+
+    /// The group, if it is on this node.
+    pub(crate) fn find(&self, id: GroupId) -> Option<Arc<Group>> {
+        self.groups.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Group>> {
+        self.groups.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// The groups on this node.
+    pub fn ids(&self) -> Vec<GroupId> {
+        self.groups.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+
+    /// Whether this node leads the group.
+    pub fn leads(&self, id: GroupId) -> bool {
+        self.find(id).is_some_and(|group| group.leads())
+    }
+
+    /// Whether this node leads the group and has heard a majority lately (or is alone); a group that sleeps counts.
+    pub fn leader_of(&self, id: GroupId) -> Option<NodeId> {
+        self.find(id)?.leader()
+    }
+
+    /// Makes everything applied so far durable in the state database.
+    pub async fn checkpoint(&self) -> Result<(), GroupError> {
+        self.applier.checkpoint().await.map_err(store_error)
+    }
+
+    /// How many checkpoints there were.
+    pub fn checkpoints(&self) -> u64 {
+        self.applier.checkpoints()
+    }
+
+    /// Stops all groups after a last checkpoint.
+    pub async fn shutdown(&self) {
+        for group in self.all() {
+            if let Err(error) = group.raft.shutdown().await {
+                tracing::warn!(group = %group.id, %error, "a group did not stop cleanly");
+            }
+        }
+        if let Err(error) = self.checkpoint().await {
+            tracing::warn!(%error, "no last checkpoint; the log will be applied again at the next start");
+        }
+        for task in self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            task.abort();
+        }
+    }
+
+    async fn propose_here(&self, group: GroupId, operation: OperationId, command: &Bytes) -> Result<Bytes, Miss> {
+        let Some(group) = self.find(group) else { return Err(Miss::NotLeader(None)) };
+        let mut entry = BytesMut::with_capacity(16 + command.len());
+        entry.put_slice(&operation.0);
+        entry.put_slice(command);
+        group.propose(entry.freeze()).await
+    }
+
+    async fn query_here(&self, id: GroupId, query: Bytes, freshness: Freshness) -> Result<Bytes, Miss> {
+        let Some(group) = self.find(id) else { return Err(Miss::NotLeader(None)) };
+        if freshness == Freshness::Linearizable {
+            group.confirm_leadership().await?;
+        }
+        group.query_here(query).await.map_err(|error| Miss::Failed(store_error(error)))
+    }
+
+    /// A follower's linearizable read: learn how far to wait, wait, answer from here.
+    async fn query_by_read_index(&self, group: &Group, leader: NodeId, query: &Bytes) -> Result<Bytes, Miss> {
+        let asked = self.ask(leader, &Ask::ReadIndex { group: group.id }, ATTEMPT).await?;
+        let Told::Index(index) = asked else {
+            return Err(Miss::NoQuorum("the leader named no read index".into()));
+        };
+        if !group.wait_applied(index, CATCH_UP).await {
+            return Err(Miss::NotLeader(Some(leader)));
+        }
+        group.query_here(query.clone()).await.map_err(|error| Miss::Failed(store_error(error)))
+    }
+
+    /// Answers a peer.
+    pub(crate) async fn answer(&self, ask: Ask) -> Told {
+        let told = match ask {
+            Ask::Propose { group, operation, command } => {
+                self.propose_here(group, operation, &command).await.map(Told::Bytes)
+            }
+            Ask::Query { group, query, freshness } => {
+                self.query_here(group, query, freshness).await.map(Told::Bytes)
+            }
+            Ask::ReadIndex { group } => match self.find(group) {
+                Some(group) => group.confirm_leadership().await.map(Told::Index),
+                None => Ok(Told::NotHosted),
+            },
+            Ask::Sleep(idle) => Ok(Told::Asleep(idle.iter().map(|idle| crate::upkeep::fall_asleep(self, idle)).collect())),
+            Ask::Wake(groups) => {
+                groups.into_iter().filter_map(|id| self.find(id)).for_each(|group| group.wake());
+                Ok(Told::Done)
+            }
+        };
+        match told {
+            Ok(told) => told,
+            Err(Miss::NotLeader(leader)) => Told::NotLeader(leader),
+            Err(Miss::NoQuorum(why)) => Told::NoQuorum(why),
+            Err(Miss::Failed(error)) => Told::Failed(error),
+        }
+    }
+
+    pub(crate) async fn ask(&self, node: NodeId, ask: &Ask, limit: Duration) -> Result<Told, Miss> {
+        let sent = self.transport.call(node, Service::GROUPS, message::encode(ask), limit).await;
+        let body = sent.map_err(|error| Miss::NoQuorum(error.to_string()))?;
+        match message::decode_told(&body) {
+            Ok(Told::NotLeader(leader)) => Err(Miss::NotLeader(leader)),
+            Ok(Told::NotHosted) => Err(Miss::NotLeader(None)),
+            Ok(Told::NoQuorum(why)) => Err(Miss::NoQuorum(why)),
+            Ok(Told::Failed(error)) => Err(Miss::Failed(error)),
+            Ok(told) => Ok(told),
+            Err(error) => Err(Miss::Failed(store_error(error))),
+        }
+    }
+
+    async fn ask_for_bytes(&self, node: NodeId, ask: &Ask, limit: Duration) -> Result<Bytes, Miss> {
+        match self.ask(node, ask, limit).await? {
+            Told::Bytes(bytes) => Ok(bytes),
+            _ => Err(Miss::NoQuorum("the node gave an answer to another question".into())),
+        }
+    }
+
+    /// Who to ask first: what this node's replica knows, what an answer said, the preferred leader.
+    fn likely_leader(&self, id: GroupId) -> Option<NodeId> {
+        let known = match self.find(id) {
+            Some(group) => group.leader(),
+            None => self.hints.read().unwrap_or_else(PoisonError::into_inner).get(&id).copied(),
+        };
+        known.or_else(|| self.directory.voters(id).first().copied())
+    }
+
+    fn remember_leader(&self, id: GroupId, leader: Option<NodeId>) {
+        let mut hints = self.hints.write().unwrap_or_else(PoisonError::into_inner);
+        match leader {
+            Some(leader) => hints.insert(id, leader),
+            None => hints.remove(&id),
+        };
+    }
+
+    /// Tries until an attempt answers or the deadline passes.
+    async fn route<F>(&self, id: GroupId, deadline: Duration, attempt: F) -> Result<Bytes, GroupError>
+    where
+        F: AsyncFn(NodeId, Duration) -> Result<Bytes, Miss>,
+    {
+        let end = Instant::now() + deadline;
+        let mut pause = PAUSE_MIN;
+        let mut target = self.likely_leader(id);
+        let mut why = "no server of the group is known".to_string();
+        let mut others = 0;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(GroupError::Unavailable { group: id, why });
+            }
+            if let Some(node) = target {
+                match tokio::time::timeout(left, attempt(node, left.min(ATTEMPT))).await {
+                    Ok(Ok(bytes)) => return Ok(bytes),
+                    Ok(Err(Miss::Failed(error))) => return Err(error),
+                    Ok(Err(Miss::NotLeader(Some(leader)))) if leader != node => {
+                        why = format!("node {node} does not lead; it names node {leader}");
+                        self.remember_leader(id, Some(leader));
+                        target = Some(leader);
+                        if pause == PAUSE_MIN {
+                            pause *= 2;
+                            continue;
+                        }
+                    }
+                    Ok(Err(Miss::NotLeader(_))) => {
+                        why = format!("node {node} knows no leader");
+                        target = None;
+                    }
+                    Ok(Err(Miss::NoQuorum(reason))) => {
+                        why = reason;
+                        target = None;
+                    }
+                    Err(_) => {
+                        why = format!("node {node} did not answer in time");
+                        target = None;
+                    }
+                }
+            }
+            tokio::time::sleep(pause.min(left)).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+            if target.is_none() {
+                self.remember_leader(id, None);
+                self.find(id).inspect(|group| group.wake());
+                let voters = self.directory.voters(id);
+                let known = self.find(id).and_then(|group| group.leader());
+                // Turn by turn: what is known here, then each voter.
+                target = match others % (voters.len() + 1) {
+                    0 => known.or_else(|| voters.first().copied()),
+                    n => voters.get(n - 1).copied(),
+                };
+                others += 1;
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Groups for RaftGroups {
+    async fn propose(
+        &self,
+        group: GroupId,
+        operation: OperationId,
+        command: Bytes,
+        deadline: Duration,
+    ) -> Result<Bytes, GroupError> {
+        if command.len() > COMMAND_BYTES_MAX {
+            return Err(GroupError::TooLarge { len: command.len(), max: COMMAND_BYTES_MAX });
+        }
+        let command = &command;
+        self.route(group, deadline, async move |node, limit| {
+            if node == self.options.node {
+                return self.propose_here(group, operation, command).await;
+            }
+            let ask = Ask::Propose { group, operation, command: command.clone() };
+            self.ask_for_bytes(node, &ask, limit).await
+        })
+        .await
+    }
+
+    async fn query(
+        &self,
+        group: GroupId,
+        query: Bytes,
+        freshness: Freshness,
+        deadline: Duration,
+    ) -> Result<Bytes, GroupError> {
+        if freshness == Freshness::Local
+            && let Some(local) = self.find(group)
+        {
+            return local.query_here(query).await.map_err(store_error);
+        }
+        let query = &query;
+        self.route(group, deadline, async move |node, limit| {
+            if node == self.options.node {
+                return self.query_here(group, query.clone(), freshness).await;
+            }
+            if let Some(local) = self.find(group)
+                && freshness == Freshness::Linearizable
+                && let Ok(answer) = self.query_by_read_index(&local, node, query).await
+            {
+                return Ok(answer);
+            }
+            let ask = Ask::Query { group, query: query.clone(), freshness };
+            self.ask_for_bytes(node, &ask, limit).await
+        })
+        .await
+    }
+}
+
+pub(crate) fn store_error(error: StoreError) -> GroupError {
+    GroupError::Store(error.to_string())
+}
+
+fn config(options: &Options) -> Result<Config, GroupError> {
+    let millis = |duration: Duration| duration.as_millis().try_into().unwrap_or(u64::MAX);
+    let config = Config {
+        cluster_name: "skerry".into(),
+        heartbeat_interval: millis(options.heartbeat),
+        election_timeout_min: millis(options.election),
+        election_timeout_max: millis(options.election + options.election / 4),
+        install_snapshot_timeout: 60_000,
+        max_payload_entries: 512,
+        max_append_entries: Some(512),
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(5_000),
+        max_in_snapshot_log_to_keep: 1_000,
+        purge_batch_size: 256,
+        api_channel_size: Some(4096),
+        notification_channel_size: Some(4096),
+        state_machine_channel_size: Some(256),
+        enable_pre_vote: Some(true),
+        ..Config::default()
+    };
+    config.validate().map_err(|error| GroupError::Store(format!("the raft timings are off: {error}")))
+}

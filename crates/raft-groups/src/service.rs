@@ -1,0 +1,149 @@
+//! Serves the peers of this node's groups: Raft's messages, snapshots, forwarded proposals and queries.
+
+use std::sync::{Arc, Weak};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use ids::NodeId;
+use openraft::storage::SnapshotMeta;
+use raft_machine::StoreError;
+use tokio::io::{AsyncWriteExt, BufReader};
+use transport::{BulkStream, Handler, Refusal, Service};
+
+use crate::group::Group;
+use crate::groups::RaftGroups;
+use crate::machine::{Snapshot, SnapshotRows};
+use crate::types::Vote;
+use crate::{codec, message, wire};
+
+const FILL_BYTES: usize = 512 << 10;
+
+/// Registers the handlers; they end with `groups`.
+pub(crate) fn serve(groups: &Arc<RaftGroups>) {
+    groups.transport.serve(wire::SERVICE, Arc::new(RaftHandler(Arc::downgrade(groups))));
+    groups.transport.serve(Service::GROUPS, Arc::new(GroupsHandler(Arc::downgrade(groups))));
+}
+
+fn refuse(error: impl std::fmt::Display) -> Refusal {
+    Refusal(error.to_string())
+}
+
+struct GroupsHandler(Weak<RaftGroups>);
+
+#[async_trait]
+impl Handler for GroupsHandler {
+    async fn call(&self, _: NodeId, body: Bytes) -> Result<Bytes, Refusal> {
+        let groups = self.0.upgrade().ok_or_else(|| refuse("the node stops"))?;
+        let ask = message::decode_ask(&body).map_err(refuse)?;
+        Ok(message::encode(&groups.answer(ask).await))
+    }
+}
+
+struct RaftHandler(Weak<RaftGroups>);
+
+impl RaftHandler {
+    /// The group, if this node hosts it and `from` may speak in it: it is a member, or becomes one.
+    fn group(&self, id: ids::GroupId, from: NodeId) -> Result<Arc<Group>, Refusal> {
+        let groups = self.0.upgrade().ok_or_else(|| refuse("the node stops"))?;
+        let group = groups.find(id).ok_or_else(|| refuse(format!("group {id} is not here")))?;
+        let membership = group.metrics().membership_config;
+        let known = membership.membership().get_node(&from.0).is_some();
+        let fresh = membership.membership().nodes().next().is_none();
+        let placed = groups.directory.voters(id).contains(&from) || groups.directory.learners(id).contains(&from);
+        if known || fresh || placed {
+            return Ok(group);
+        }
+        Err(refuse(format!("node {from} is no member of group {id}")))
+    }
+
+    async fn vote(&self, kind: u8, from: NodeId, body: &[u8]) -> Result<Bytes, Refusal> {
+        let (id, request) = wire::read_vote_call(body).map_err(refuse)?;
+        let group = self.group(id, from)?;
+        self.may_vote(request.leadership_transfer)?;
+        group.wake();
+        let response = match kind {
+            wire::PRE_VOTE => group.raft.pre_vote(request).await,
+            _ => group.raft.vote(request).await,
+        };
+        Ok(wire::vote_answer(&response.map_err(refuse)?))
+    }
+
+    /// A node that just started may have confirmed a leader in its last run: it must not help to replace it before that
+    /// leader's lease has run out.
+    fn may_vote(&self, transfer: bool) -> Result<(), Refusal> {
+        let groups = self.0.upgrade().ok_or_else(|| refuse("the node stops"))?;
+        let lease = groups.options.election + groups.options.election / 4;
+        if !transfer && groups.started.elapsed() < lease {
+            return Err(refuse("started a moment ago: no votes before a lease has passed"));
+        }
+        Ok(())
+    }
+
+    async fn receive_snapshot(&self, from: NodeId, header: &[u8], stream: &mut BulkStream) -> Result<Vote, Refusal> {
+        let header = wire::SnapshotHeader::decode(header).map_err(refuse)?;
+        let group = self.group(header.group, from)?;
+        let applier = self.0.upgrade().ok_or_else(|| refuse("the node stops"))?.applier.clone();
+        let (last_log_id, last_membership) = codec::decode_state(header.state).map_err(refuse)?;
+        let _one_at_a_time = group.receiving.lock().await;
+        group.wake();
+        let host = group.host.clone();
+        let generation = host.applied().generation + 1;
+        applier.remove_stale(host.clone(), false).await.map_err(refuse)?;
+        let mut reader = BufReader::with_capacity(64 << 10, stream);
+        let mut rows = Vec::new();
+        let mut bytes = 0;
+        while let Some((key, value)) = wire::read_row(&mut reader).await.map_err(refuse)? {
+            bytes += key.len() + value.len();
+            rows.push((key, value));
+            if bytes >= FILL_BYTES {
+                applier.fill(host.clone(), generation, std::mem::take(&mut rows)).await.map_err(refuse)?;
+                bytes = 0;
+            }
+        }
+        applier.fill(host.clone(), generation, rows).await.map_err(refuse)?;
+        let snapshot = Snapshot {
+            meta: SnapshotMeta { last_log_id, last_membership },
+            snapshot: SnapshotRows::Received { generation },
+        };
+        let response = group.raft.install_full_snapshot(header.vote.into(), snapshot).await.map_err(refuse)?;
+        Ok(response.vote)
+    }
+}
+
+#[async_trait]
+impl Handler for RaftHandler {
+    async fn call(&self, from: NodeId, body: Bytes) -> Result<Bytes, Refusal> {
+        let Some(&kind) = body.first() else { return Err(refuse("an empty message")) };
+        let body = body.slice(1..);
+        match kind {
+            wire::APPEND => {
+                let (id, request) = codec::decode_append(body).map_err(refuse)?;
+                let group = self.group(id, from)?;
+                group.wake();
+                let response = group.raft.append_entries(request).await.map_err(refuse)?;
+                Ok(wire::append_answer(&response))
+            }
+            wire::VOTE | wire::PRE_VOTE => self.vote(kind, from, &body).await,
+            wire::TRANSFER => {
+                let (id, request) = wire::read_transfer_call(&body).map_err(refuse)?;
+                let group = self.group(id, from)?;
+                group.wake();
+                group.raft.handle_transfer_leader(request).await.map_err(refuse)?.map_err(refuse)?;
+                Ok(Bytes::new())
+            }
+            other => Err(refuse(StoreError::Damaged(format!("a raft message of kind {other}")))),
+        }
+    }
+
+    async fn stream(&self, from: NodeId, header: Bytes, mut stream: BulkStream) {
+        match self.receive_snapshot(from, &header, &mut stream).await {
+            Ok(vote) => {
+                let answered = stream.write_all(&wire::vote_bytes(vote)).await;
+                if answered.is_ok() {
+                    let _ = stream.shutdown().await;
+                }
+            }
+            Err(error) => tracing::warn!(node = %from, %error, "a snapshot was not taken"),
+        }
+    }
+}

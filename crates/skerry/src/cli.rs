@@ -1,0 +1,341 @@
+//! The command line: what can be typed, and what runs for it.
+//!
+//! Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 misused, 3 not ready.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use identity::Role;
+
+use crate::logs::{self, LogFormat};
+use crate::node::settings;
+use crate::up;
+
+mod admin;
+pub mod client;
+pub mod folder;
+pub mod print;
+mod server;
+mod show;
+
+pub use server::{join_folder, until_stopped};
+pub use show::variables;
+
+/// An edge cloud in one program: S3 objects on one machine or many.
+#[derive(Debug, Parser)]
+#[command(name = "skerry", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "Examples:\n  skerry up                      start a site of one node in ./skerry-data or the default folder\n  skerry up --nodes 3            three processes on this machine form a site\n  eval \"$(skerry env)\"           let S3 clients find it\n  skerry status                  is everything well?")]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a site on this machine and keep it running
+    Up(UpArguments),
+    /// Run one node (for systemd and the like)
+    Server(ServerArguments),
+    /// Make this machine a server of an existing site, with a token
+    Join(JoinArguments),
+    /// Print the variables that S3 clients need
+    Env(At),
+    /// Say how the site is; exit code 0 when all of it is ready, 3 when not
+    Status(At),
+    /// The site's servers
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// The Raft groups
+    #[command(subcommand)]
+    Raft(RaftCommand),
+    /// Where groups and blocks are placed
+    #[command(subcommand)]
+    Placement(PlacementCommand),
+    /// One-time tokens with which machines join
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Users
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Access keys
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Where an object is
+    #[command(subcommand)]
+    Object(ObjectCommand),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
+}
+
+/// Which site, and how to print.
+#[derive(Debug, Clone, Args)]
+pub struct At {
+    /// The data folder of the site or of one of its nodes
+    #[arg(long, env = "SKERRY_DATA", value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+impl At {
+    /// A folder, and how to print.
+    pub fn new(data: PathBuf, output: Output) -> Self {
+        At { data: Some(data), output }
+    }
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people
+    Text,
+    /// For programs; versioned
+    Json,
+}
+
+/// Which ports to take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Ports {
+    /// 7300 (S3), 7301 (nodes), 7302 (HTTP); ten further for each node on this machine
+    Default,
+    /// Any free ones; kept for the next start
+    Random,
+}
+
+#[derive(Debug, Args)]
+struct UpArguments {
+    /// Processes to start: 1 to 9
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=9))]
+    nodes: u16,
+    /// The data folder (default: /var/lib/skerry for root, else below the user's data folder)
+    #[arg(long, env = "SKERRY_DATA", value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Which ports to take; a folder that was started before keeps its own
+    #[arg(long, value_enum, default_value_t = Ports::Default)]
+    ports: Ports,
+    /// How log lines look
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Args)]
+struct ListenArguments {
+    /// Where S3 clients connect [default: 127.0.0.1:7300]
+    #[arg(long, env = "SKERRY_S3_LISTEN", value_name = "HOST:PORT")]
+    s3_listen: Option<String>,
+    /// Where other nodes connect [default: 127.0.0.1:7301]
+    #[arg(long, env = "SKERRY_NODE_LISTEN", value_name = "HOST:PORT")]
+    node_listen: Option<String>,
+    /// Health and metrics [default: 127.0.0.1:7302]
+    #[arg(long, env = "SKERRY_HTTP_LISTEN", value_name = "HOST:PORT")]
+    http_listen: Option<String>,
+    /// The address that other nodes are told, when it isn't --node-listen
+    #[arg(long, env = "SKERRY_ADVERTISE", value_name = "HOST:PORT")]
+    advertise: Option<String>,
+    /// Let S3 listen on other addresses than loopback without TLS
+    #[arg(long)]
+    insecure_http: bool,
+}
+
+#[derive(Debug, Args)]
+struct ServerArguments {
+    /// The node's data folder
+    #[arg(long, env = "SKERRY_DATA", value_name = "DIR")]
+    data: Option<PathBuf>,
+    #[command(flatten)]
+    listen: ListenArguments,
+    /// How log lines look
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+    /// Write logs to this file, of bounded size, instead of stderr
+    #[arg(long, value_name = "FILE")]
+    log_file: Option<PathBuf>,
+    /// Stop when the process that started this one is gone
+    #[arg(long, hide = true)]
+    with_parent: bool,
+}
+
+#[derive(Debug, Args)]
+struct JoinArguments {
+    /// A server of the site, HOST:PORT of its node listener (default: those in the token)
+    address: Option<String>,
+    /// The token
+    #[arg(long, conflicts_with = "token_file", required_unless_present = "token_file")]
+    token: Option<String>,
+    /// A file with the token, so that it stays out of the process list; `-` is stdin
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    server: ServerArguments,
+    /// Only join; start the server later with `skerry server`
+    #[arg(long)]
+    no_start: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum NodeCommand {
+    /// List the servers
+    Ls(At),
+    /// Show one server
+    Describe {
+        /// Its number
+        node: u64,
+        #[command(flatten)]
+        at: At,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum RaftCommand {
+    /// List the groups: members, roles, leader, term, commit, applied, lag
+    Ls(At),
+}
+
+#[derive(Debug, Subcommand)]
+enum PlacementCommand {
+    /// Show the newest epoch's placement
+    Show(At),
+}
+
+#[derive(Debug, Subcommand)]
+enum TokenCommand {
+    /// Make a token; it is shown once
+    Create {
+        /// How long it is good, in seconds
+        #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
+        ttl: u64,
+        #[command(flatten)]
+        at: At,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum UserCommand {
+    /// Make a user
+    Create {
+        /// The name: a-z, 0-9, `.`, `_`, `-`
+        name: String,
+        /// What the user may do
+        #[arg(long, default_value = "member")]
+        role: Role,
+        /// The user's project
+        #[arg(long, default_value = "default")]
+        project: String,
+        #[command(flatten)]
+        at: At,
+    },
+    /// List the users
+    Ls(At),
+    /// Remove a user and its keys; its buckets stay
+    Rm {
+        /// The name
+        name: String,
+        #[command(flatten)]
+        at: At,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum KeyCommand {
+    /// Make an access key for a user; its secret is shown once
+    Create {
+        /// Whose key
+        #[arg(long, default_value = "root")]
+        user: String,
+        /// What it is for
+        #[arg(long, default_value = "")]
+        note: String,
+        #[command(flatten)]
+        at: At,
+    },
+    /// List the access keys
+    Ls(At),
+    /// Remove an access key: it is refused within a second
+    Rm {
+        /// The access key
+        key: String,
+        #[command(flatten)]
+        at: At,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ObjectCommand {
+    /// Show where an object is: key, placement group, servers, blocks
+    Where {
+        /// BUCKET/KEY
+        path: String,
+        #[command(flatten)]
+        at: At,
+    },
+}
+
+/// Runs what was typed.
+pub async fn run(arguments: Arguments) -> Result<ExitCode> {
+    match arguments.command {
+        Command::Up(up) => {
+            let data = folder::choose(up.data)?;
+            let listen = match up.ports {
+                Ports::Default => up::Listen::Default,
+                Ports::Random => up::Listen::Random,
+            };
+            up::run(&data, up.nodes, listen, up.log_format).await
+        }
+        Command::Server(server) => server::run(server).await,
+        Command::Join(join) => server::join(join).await,
+        Command::Env(at) => show::env(&at),
+        Command::Status(at) => show::status(&at).await,
+        Command::Node(NodeCommand::Ls(at)) => show::nodes(&at, None).await,
+        Command::Node(NodeCommand::Describe { node, at }) => show::nodes(&at, Some(node)).await,
+        Command::Raft(RaftCommand::Ls(at)) => show::raft(&at).await,
+        Command::Placement(PlacementCommand::Show(at)) => show::placement(&at).await,
+        Command::Object(ObjectCommand::Where { path, at }) => show::whereabouts(&at, &path).await,
+        Command::Token(TokenCommand::Create { ttl, at }) => admin::create_token(&at, ttl).await,
+        Command::User(UserCommand::Create { name, role, project, at }) => {
+            admin::create_user(&at, &name, role, &project).await
+        }
+        Command::User(UserCommand::Ls(at)) => admin::users(&at).await,
+        Command::User(UserCommand::Rm { name, at }) => admin::remove(&at, "users", &name).await,
+        Command::Key(KeyCommand::Create { user, note, at }) => admin::create_key(&at, &user, &note).await,
+        Command::Key(KeyCommand::Ls(at)) => admin::keys(&at).await,
+        Command::Key(KeyCommand::Rm { key, at }) => admin::remove(&at, "keys", &key).await,
+        Command::Completions { shell } => {
+            let mut command = <Arguments as clap::CommandFactory>::command();
+            clap_complete::generate(shell, &mut command, "skerry", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man => {
+            let command = <Arguments as clap::CommandFactory>::command();
+            clap_mangen::Man::new(command).render(&mut std::io::stdout())?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+impl ListenArguments {
+    fn settings(&self) -> settings::Settings {
+        let mut settings = settings::Settings { listen: settings::last_listen(), ..settings::Settings::default() };
+        settings.listen.s3 = self.s3_listen.clone().unwrap_or_default();
+        settings.listen.node = self.node_listen.clone().unwrap_or_default();
+        settings.listen.http = self.http_listen.clone().unwrap_or_default();
+        settings.advertise.clone_from(&self.advertise);
+        settings.insecure_http = self.insecure_http;
+        settings
+    }
+}
+
+fn start_logs(format: LogFormat, file: Option<&std::path::Path>) -> Result<()> {
+    logs::start(format, file)
+}
+
+/// How long a stop may take before processes are ended.
+pub const STOP_LIMIT: Duration = Duration::from_secs(45);

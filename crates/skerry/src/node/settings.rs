@@ -1,0 +1,68 @@
+//! What can be set about a node.
+
+use std::time::Duration;
+
+use super::folder::Listen;
+
+/// Placement groups of a new site.
+pub const GROUPS: u32 = 16;
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where to listen; an empty address means: as last time, else the default.
+    pub listen: Listen,
+    /// The address that other nodes are told, when it isn't the one listened on.
+    pub advertise: Option<String>,
+    /// A new site's name for people.
+    pub site_name: String,
+    /// A new site's placement groups.
+    pub groups: u32,
+    /// Plain HTTP may be offered on other addresses than loopback.
+    pub insecure_http: bool,
+    /// How long a node that is cut off from the registry honours the keys that it knows.
+    pub identity_cache_ttl: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            listen: default_listen(0),
+            advertise: None,
+            site_name: "site".into(),
+            groups: GROUPS,
+            insecure_http: false,
+            identity_cache_ttl: identity::access::CACHE_TTL_DEFAULT,
+        }
+    }
+}
+
+impl Settings {
+    /// The addresses to listen on: those that are set, else those of the last start.
+    pub fn listen_or(&self, last: &Listen) -> Listen {
+        let pick = |set: &String, last: &String| if set.is_empty() { last.clone() } else { set.clone() };
+        Listen {
+            node: pick(&self.listen.node, &last.node),
+            s3: pick(&self.listen.s3, &last.s3),
+            http: pick(&self.listen.http, &last.http),
+        }
+    }
+}
+
+/// The documented default addresses of the `n`-th node (from 0) on one machine: S3 7300, nodes 7301, HTTP 7302, then
+/// ten further for each node.
+pub fn default_listen(n: u16) -> Listen {
+    let at = |port: u16| format!("127.0.0.1:{}", port + 10 * n);
+    Listen { s3: at(7300), node: at(7301), http: at(7302) }
+}
+
+/// Any free ports on loopback.
+pub fn random_listen() -> Listen {
+    let any = || "127.0.0.1:0".to_owned();
+    Listen { node: any(), s3: any(), http: any() }
+}
+
+/// As last time.
+pub fn last_listen() -> Listen {
+    Listen { node: String::new(), s3: String::new(), http: String::new() }
+}
