@@ -77,7 +77,7 @@ class Site:
         if done.returncode != 0:
             return False
         pids = [node["pid"] for node in json.loads(done.stdout)["nodes"]]
-        return len(pids) == self.nodes and not set(pids) & {None, *without}
+        return len(pids) == self.nodes and not set(pids) & {0, None, *without}
 
     def wait_ready(self, without=()):
         """Waits for the above."""

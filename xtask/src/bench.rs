@@ -1,6 +1,7 @@
 //! `cargo xtask bench NAME`: starts the driver of one benchmark.
 //!
-//! A benchmark is a program in `benches/NAME/run` that starts Skerry and its peer itself and prints ratios.
+//! A benchmark is a folder of `benches/`: a script `run`, or a small program with a manifest and a lock file of its own, so
+//! that peers stay out of the house's. It starts Skerry and its peer itself and prints ratios.
 
 use std::path::Path;
 use std::process::Command;
@@ -20,27 +21,48 @@ pub struct Options {
     args: Vec<String>,
 }
 
-/// Runs `benches/NAME/run`.
+/// Runs `benches/NAME`.
 pub fn run(root: &Path, options: &Options) -> Result<()> {
-    let program = root.join("benches").join(&options.name).join("run");
-    if !program.is_file() {
-        bail!(
-            "there is no benchmark `{}`; there are: {}",
-            options.name,
-            names(root).join(", ")
-        );
+    let folder = root.join("benches").join(&options.name);
+    let mut command = match kind(&folder) {
+        Some(Kind::Script) => Command::new(folder.join("run")),
+        Some(Kind::Program) => {
+            let mut cargo = shell::cargo(root);
+            cargo.args(["run", "--release", "--locked", "--manifest-path"]);
+            cargo.arg(folder.join("Cargo.toml")).arg("--");
+            cargo
+        }
+        None => {
+            let known = names(root).join(", ");
+            bail!(
+                "there is no benchmark `{}`; there are: {known}",
+                options.name
+            );
+        }
+    };
+    shell::run(command.args(&options.args).current_dir(root))
+}
+
+enum Kind {
+    Script,
+    Program,
+}
+
+fn kind(folder: &Path) -> Option<Kind> {
+    if folder.join("run").is_file() {
+        return Some(Kind::Script);
     }
-    shell::run(Command::new(program).args(&options.args).current_dir(root))
+    folder.join("Cargo.toml").is_file().then_some(Kind::Program)
 }
 
 fn names(root: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(root.join("benches")) else {
         return Vec::new();
     };
-    let with_run = entries
+    let runnable = entries
         .flatten()
-        .filter(|entry| entry.path().join("run").is_file());
-    let mut names: Vec<_> = with_run
+        .filter(|entry| kind(&entry.path()).is_some());
+    let mut names: Vec<_> = runnable
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .collect();
     names.sort();

@@ -25,6 +25,13 @@ pub struct Package {
     pub name: String,
     pub manifest_path: PathBuf,
     pub dependencies: Vec<Dependency>,
+    targets: Vec<Target>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+    kind: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -84,6 +91,23 @@ impl Metadata {
             .collect();
         ours.sort_by_key(|p| &p.name);
         ours
+    }
+
+    /// The name under which sources use a dependency: its own, or that of its library (`md-5` is used as `md5`).
+    pub fn source_name(&self, dependency: &Dependency) -> String {
+        let package = self
+            .packages
+            .iter()
+            .find(|package| package.name == dependency.name);
+        let is_library = |target: &&Target| {
+            target
+                .kind
+                .iter()
+                .any(|k| k.contains("lib") || k == "proc-macro")
+        };
+        let library = package.and_then(|package| package.targets.iter().find(is_library));
+        let name = library.map_or(&dependency.name, |library| &library.name);
+        dependency.rename.as_ref().unwrap_or(name).replace('-', "_")
     }
 
     /// The graph of what ships.

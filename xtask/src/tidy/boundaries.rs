@@ -42,7 +42,7 @@ const REACH: &[MustNotReach] = &[
     },
     MustNotReach {
         who: &["identity", "registry"],
-        what: &["mio", "socket2", "redb", "hyper", "openraft", "s3s"],
+        what: &["redb", "hyper", "openraft", "s3s"],
         because: "it decides what is true in a site and must run the same in production and in a simulation",
     },
     MustNotReach {
@@ -97,7 +97,7 @@ const REACH: &[MustNotReach] = &[
     },
     MustNotReach {
         who: &["raft-groups"],
-        what: &["registry", "membership", "identity", "s3s", "hyper"],
+        what: &["registry", "identity", "s3s", "hyper"],
         because: "it runs state machines behind a trait; the registry is one of its users",
     },
 ];

@@ -28,10 +28,14 @@ pub fn complaints(house: &House) -> Vec<String> {
             .filter(|file| file.path.starts_with(folder) && file.is(&["rs"]))
             .collect();
         for dep in &package.dependencies {
-            let name = dep.rename.as_ref().unwrap_or(&dep.name);
-            if !is_used(name, &sources) && !USED_UNSEEN.iter().any(|(unseen, _)| unseen == name) {
+            let name = house.metadata.source_name(dep);
+            let unseen = USED_UNSEEN.iter().any(|(unseen, _)| *unseen == dep.name);
+            if !unseen && !sources.iter().any(|source| has_word(&source.text, &name)) {
                 let kind = dep.kind.as_deref().unwrap_or("normal");
-                out.push(format!("{path}: no source of this crate names `{name}` ({kind} dependency); remove the line"));
+                let dep = &dep.name;
+                out.push(format!(
+                    "{path}: no source of this crate names `{dep}` ({kind} dependency); remove the line"
+                ));
             }
         }
     }
@@ -70,11 +74,6 @@ fn inherited(manifest: &SourceFile, out: &mut Vec<String>) {
             ));
         }
     }
-}
-
-fn is_used(name: &str, sources: &[&SourceFile]) -> bool {
-    let name = name.replace('-', "_");
-    sources.iter().any(|source| has_word(&source.text, &name))
 }
 
 fn has_word(text: &str, word: &str) -> bool {

@@ -27,5 +27,7 @@ pub fn complaints(house: &House) -> Vec<String> {
 }
 
 fn is_crate_root(path: &str) -> bool {
-    path.ends_with("/src/lib.rs") || path.ends_with("/src/main.rs")
+    ["/src/lib.rs", "/src/main.rs"]
+        .iter()
+        .any(|end| path.ends_with(end))
 }
