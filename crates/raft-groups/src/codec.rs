@@ -5,12 +5,12 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use ids::GroupId;
 use openraft::entry::RaftEntry;
-use openraft::impls::leader_id_std::{CommittedLeaderId, LeaderId};
+use openraft::impls::leader_id_std::LeaderId;
 use openraft::raft::AppendEntriesRequest;
 use openraft::{EntryPayload, Membership};
 use raft_machine::StoreError;
 
-use crate::types::{Command, Entry, LogId, StoredMembership, Types, Vote};
+use crate::types::{Command, CommittedLeader, Entry, LogId, StoredMembership, Types, Vote};
 
 const FORMAT: u8 = 1;
 const BLANK: u8 = 0;
@@ -62,7 +62,7 @@ impl Reader {
         }
         let term = self.u64()?;
         let index = self.u64()?;
-        Ok(Some(LogId::new(CommittedLeaderId::new(term), index)))
+        Ok(Some(LogId::new(CommittedLeader::from(term), index)))
     }
 
     fn vote(&mut self) -> Result<Vote, StoreError> {
@@ -80,7 +80,7 @@ impl Reader {
             MEMBERSHIP => EntryPayload::Membership(decode_membership(&payload)?),
             other => return Err(StoreError::Damaged(format!("a log entry is of kind {other}"))),
         };
-        Ok(<Entry as RaftEntry>::new(LogId::new(CommittedLeaderId::new(term), index), payload))
+        Ok(<Entry as RaftEntry>::new(LogId::new(CommittedLeader::from(term), index), payload))
     }
 }
 
@@ -231,7 +231,7 @@ mod tests {
     use super::*;
 
     fn log_id(term: u64, index: u64) -> LogId {
-        LogId::new(CommittedLeaderId::new(term), index)
+        LogId::new(CommittedLeader::from(term), index)
     }
 
     fn entries() -> Vec<Entry> {

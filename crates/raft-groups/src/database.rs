@@ -298,11 +298,11 @@ impl<'a> Writing<'a> {
             let mut rows = self.keys.range(from.as_slice()..end.to_be_bytes().as_slice()).map_err(failed)?;
             let Some(row) = rows.next() else { break };
             let key = row.map_err(failed)?.0.value().to_vec();
-            let Some((found, _)) = key.split_first_chunk::<8>() else {
+            let Some(found) = key.first_chunk::<8>().copied() else {
                 return Err(StoreError::Damaged("a key is too short".into()));
             };
-            if keep.is_some_and(|keep| *found == prefix(group, keep)) {
-                from = end_of(*found);
+            if keep.is_some_and(|keep| found == prefix(group, keep)) {
+                from = end_of(found);
                 continue;
             }
             stale.push(key);
@@ -313,7 +313,7 @@ impl<'a> Writing<'a> {
                 }
                 stale.push(key);
             }
-            from = end_of(*found);
+            from = end_of(found);
         }
         for key in &stale {
             self.keys.remove(key.as_slice()).map_err(failed)?;

@@ -11,7 +11,6 @@ use ids::{GroupId, NodeId};
 use openraft::errors::{ClientWriteError, ForwardToLeader, LinearizableReadError, RaftError};
 use openraft::raft::linearizable_read::LinearizerOption;
 use openraft::{Raft, RaftMetrics};
-use platform::Platform;
 use raft_machine::{GroupError, StoreError};
 use tokio::time::Instant;
 
@@ -42,7 +41,6 @@ pub(crate) struct Group {
     pub host: Arc<GroupHost>,
     pub log: LogStore,
     pub database: Arc<Database>,
-    pub platform: Arc<dyn Platform>,
     /// Held while a snapshot comes in.
     pub receiving: tokio::sync::Mutex<()>,
     quiet: AtomicBool,
@@ -55,7 +53,6 @@ impl Group {
         host: Arc<GroupHost>,
         log: LogStore,
         database: Arc<Database>,
-        platform: Arc<dyn Platform>,
     ) -> Self {
         Group {
             id: host.group,
@@ -63,7 +60,6 @@ impl Group {
             host,
             log,
             database,
-            platform,
             receiving: tokio::sync::Mutex::new(()),
             quiet: AtomicBool::new(false),
             used: Mutex::new(Instant::now()),

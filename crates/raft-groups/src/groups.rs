@@ -162,7 +162,11 @@ impl RaftGroups {
     }
 
     /// Opens a group on this node, new or known; fine when it is open.
-    pub async fn open(&self, id: GroupId) -> Result<Arc<Group>, GroupError> {
+    pub async fn open(&self, id: GroupId) -> Result<(), GroupError> {
+        self.opened(id).await.map(drop)
+    }
+
+    async fn opened(&self, id: GroupId) -> Result<Arc<Group>, GroupError> {
         let _one_at_a_time = self.opening.lock().await;
         if let Some(group) = self.find(id) {
             return Ok(group);
@@ -176,14 +180,14 @@ impl RaftGroups {
         let raft = Raft::new(self.options.node.0, self.config.clone(), network, log.clone(), machine)
             .await
             .map_err(|error| GroupError::Store(format!("group {id} can't be opened: {error}")))?;
-        let group = Arc::new(Group::new(raft, host, log, self.database.clone(), self.platform.clone()));
+        let group = Arc::new(Group::new(raft, host, log, self.database.clone()));
         self.groups.write().unwrap_or_else(PoisonError::into_inner).insert(id, group.clone());
         Ok(group)
     }
 
     /// Makes this node the only voter of a new group; for the first node of a site.
     pub async fn bootstrap(&self, id: GroupId) -> Result<(), GroupError> {
-        let group = self.open(id).await?;
+        let group = self.opened(id).await?;
         group.initialize([self.options.node.0].into()).await
     }
 
@@ -311,6 +315,29 @@ impl RaftGroups {
         }
     }
 
+    /// One try at one node.
+    async fn attempt(&self, id: GroupId, request: &Request, node: NodeId, limit: Duration) -> Result<Bytes, Miss> {
+        let here = node == self.options.node;
+        match request {
+            Request::Propose(operation, command) if here => self.propose_here(id, *operation, command).await,
+            Request::Propose(operation, command) => {
+                let ask = Ask::Propose { group: id, operation: *operation, command: command.clone() };
+                self.ask_for_bytes(node, &ask, limit).await
+            }
+            Request::Query(query, freshness) if here => self.query_here(id, query.clone(), *freshness).await,
+            Request::Query(query, freshness) => {
+                if let Some(local) = self.find(id)
+                    && *freshness == Freshness::Linearizable
+                    && let Ok(answer) = self.query_by_read_index(&local, node, query).await
+                {
+                    return Ok(answer);
+                }
+                let ask = Ask::Query { group: id, query: query.clone(), freshness: *freshness };
+                self.ask_for_bytes(node, &ask, limit).await
+            }
+        }
+    }
+
     /// Who to ask first: what this node's replica knows, what an answer said, the preferred leader.
     fn likely_leader(&self, id: GroupId) -> Option<NodeId> {
         let known = match self.find(id) {
@@ -329,10 +356,7 @@ impl RaftGroups {
     }
 
     /// Tries until an attempt answers or the deadline passes.
-    async fn route<F>(&self, id: GroupId, deadline: Duration, attempt: F) -> Result<Bytes, GroupError>
-    where
-        F: AsyncFn(NodeId, Duration) -> Result<Bytes, Miss>,
-    {
+    async fn route(&self, id: GroupId, request: &Request, deadline: Duration) -> Result<Bytes, GroupError> {
         let end = Instant::now() + deadline;
         let mut pause = PAUSE_MIN;
         let mut target = self.likely_leader(id);
@@ -344,7 +368,7 @@ impl RaftGroups {
                 return Err(GroupError::Unavailable { group: id, why });
             }
             if let Some(node) = target {
-                match tokio::time::timeout(left, attempt(node, left.min(ATTEMPT))).await {
+                match tokio::time::timeout(left, self.attempt(id, request, node, left.min(ATTEMPT))).await {
                     Ok(Ok(bytes)) => return Ok(bytes),
                     Ok(Err(Miss::Failed(error))) => return Err(error),
                     Ok(Err(Miss::NotLeader(Some(leader)))) if leader != node => {
@@ -400,15 +424,7 @@ impl Groups for RaftGroups {
         if command.len() > COMMAND_BYTES_MAX {
             return Err(GroupError::TooLarge { len: command.len(), max: COMMAND_BYTES_MAX });
         }
-        let command = &command;
-        self.route(group, deadline, async move |node, limit| {
-            if node == self.options.node {
-                return self.propose_here(group, operation, command).await;
-            }
-            let ask = Ask::Propose { group, operation, command: command.clone() };
-            self.ask_for_bytes(node, &ask, limit).await
-        })
-        .await
+        self.route(group, &Request::Propose(operation, command), deadline).await
     }
 
     async fn query(
@@ -423,22 +439,14 @@ impl Groups for RaftGroups {
         {
             return local.query_here(query).await.map_err(store_error);
         }
-        let query = &query;
-        self.route(group, deadline, async move |node, limit| {
-            if node == self.options.node {
-                return self.query_here(group, query.clone(), freshness).await;
-            }
-            if let Some(local) = self.find(group)
-                && freshness == Freshness::Linearizable
-                && let Ok(answer) = self.query_by_read_index(&local, node, query).await
-            {
-                return Ok(answer);
-            }
-            let ask = Ask::Query { group, query: query.clone(), freshness };
-            self.ask_for_bytes(node, &ask, limit).await
-        })
-        .await
+        self.route(group, &Request::Query(query, freshness), deadline).await
     }
+}
+
+/// What [`RaftGroups::route`] carries to a leader.
+enum Request {
+    Propose(OperationId, Bytes),
+    Query(Bytes, Freshness),
 }
 
 pub(crate) fn store_error(error: StoreError) -> GroupError {

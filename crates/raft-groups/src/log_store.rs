@@ -134,9 +134,11 @@ impl RaftLogStorage<Types> for LogStore {
             Some((_, mark)) => codec::decode_log_id(mark).map_err(store_failed)?,
             None => None,
         };
-        let last = match state.last {
-            Some(last) => self.read(last, last + 1, 1).await?.first().map(|entry| entry.log_id()),
-            None => None,
+        let last = match state.next.checked_sub(1) {
+            Some(last) if state.next > state.first => {
+                self.read(last, last + 1, 1).await?.first().map(|entry| entry.log_id())
+            }
+            _ => None,
         };
         Ok(LogState { last_purged_log_id: purged, last_log_id: last.or(purged) })
     }

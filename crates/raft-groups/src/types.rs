@@ -27,6 +27,7 @@ openraft::declare_raft_types!(
 );
 
 pub(crate) type LogId = openraft::type_config::alias::LogIdOf<Types>;
+pub(crate) type CommittedLeader = openraft::type_config::alias::CommittedLeaderIdOf<Types>;
 pub(crate) type Vote = openraft::type_config::alias::VoteOf<Types>;
 pub(crate) type Entry = openraft::type_config::alias::EntryOf<Types>;
 pub(crate) type StoredMembership = openraft::type_config::alias::StoredMembershipOf<Types>;

@@ -5,14 +5,14 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use ids::GroupId;
-use openraft::impls::leader_id_std::{CommittedLeaderId, LeaderId};
+use openraft::impls::leader_id_std::LeaderId;
 use openraft::raft::{AppendEntriesResponse, TransferLeaderRequest, VoteRequest, VoteResponse};
 use raft_machine::StoreError;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use transport::Service;
 
-use crate::types::{LogId, Types, Vote};
+use crate::types::{CommittedLeader, LogId, Types, Vote};
 
 pub(crate) const SERVICE: Service = Service::RAFT;
 const FORMAT: u8 = 1;
@@ -52,7 +52,7 @@ fn to_wire(id: Option<&LogId>) -> LogIdWire {
 }
 
 fn from_wire(id: LogIdWire) -> Option<LogId> {
-    id.map(|(term, index)| LogId::new(CommittedLeaderId::new(term), index))
+    id.map(|(term, index)| LogId::new(CommittedLeader::from(term), index))
 }
 
 #[derive(Serialize, Deserialize)]

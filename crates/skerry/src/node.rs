@@ -325,9 +325,6 @@ impl Node {
         }
         self.registry.stop().await;
         self.groups.shutdown().await;
-        if let Err(error) = self.blocks.close().await {
-            tracing::warn!(%error, "the block store did not close cleanly");
-        }
         if let Err(error) = self.wal.close().await {
             tracing::warn!(%error, "the log did not close cleanly");
         }

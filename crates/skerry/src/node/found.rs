@@ -112,7 +112,7 @@ fn keep_certificate(folder: &Folder, certificate: &NodeCertificate) -> Result<()
 /// Makes the folder of the first node of a new site.
 pub fn found(
     folder: &Folder,
-    platform: &dyn Platform,
+    platform: &(dyn Platform + 'static),
     listen: Listen,
     name: String,
     groups: u32,
@@ -157,7 +157,7 @@ enum Answer {
 }
 
 /// Makes the folder of a machine that joins.
-pub async fn join(folder: &Folder, platform: &dyn Platform, listen: Listen, token: &JoinToken, address: Option<&str>) -> Result<()> {
+pub async fn join(folder: &Folder, platform: &(dyn Platform + 'static), listen: Listen, token: &JoinToken, address: Option<&str>) -> Result<()> {
     if token.role != JoinRole::Server {
         bail!("this token is for an agent; agents come with the network pillar: make one with `skerry token create`");
     }

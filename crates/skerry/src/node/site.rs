@@ -37,7 +37,7 @@ fn settled<T>(result: Result<T, RegistryError>) -> Result<()> {
 /// Puts a founder's site into the registry, as far as it is not there, and forgets what only a founder knows.
 pub async fn found(
     folder: &Folder,
-    platform: &dyn Platform,
+    platform: &(dyn Platform + 'static),
     registry: &Registry,
     site: SiteId,
     site_key: &SiteKey,
