@@ -25,7 +25,7 @@ def new_user(site):
 def new_key(site, user):
     """A new access key: its id and secret."""
     answer = site.json("key", "create", "--user", user)
-    return find(answer, "access_key_id"), find(answer, "secret_access_key")
+    return find(answer, "access_key"), find(answer, "secret_key")
 
 
 def find(answer, name):

@@ -15,6 +15,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod deny;
+mod dist;
 mod fix;
 mod metadata;
 mod shell;
@@ -48,6 +49,8 @@ enum Task {
     Tidy,
     /// Runs a benchmark of `benches/`, beside its peer
     Bench(bench::Options),
+    /// Packs the program with unit file, completions, manual and bill of materials
+    Dist(dist::Options),
 }
 
 fn main() -> ExitCode {
@@ -68,5 +71,6 @@ fn run(args: Args) -> Result<()> {
         Task::Test(options) => test::run(&root, &options),
         Task::Tidy => tidy::run(&root),
         Task::Bench(options) => bench::run(&root, &options),
+        Task::Dist(options) => dist::run(&root, &options),
     }
 }

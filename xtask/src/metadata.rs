@@ -23,6 +23,8 @@ pub struct Metadata {
 pub struct Package {
     pub id: String,
     pub name: String,
+    pub version: String,
+    pub license: Option<String>,
     pub manifest_path: PathBuf,
     pub dependencies: Vec<Dependency>,
     targets: Vec<Target>,
@@ -108,6 +110,47 @@ impl Metadata {
         let library = package.and_then(|package| package.targets.iter().find(is_library));
         let name = library.map_or(&dependency.name, |library| &library.name);
         dependency.rename.as_ref().unwrap_or(name).replace('-', "_")
+    }
+
+    /// The version of one of our packages.
+    pub fn version_of(&self, name: &str) -> Result<&str> {
+        let package = self.ours().into_iter().find(|package| package.name == name);
+        Ok(&package
+            .with_context(|| format!("there is no package `{name}`"))?
+            .version)
+    }
+
+    /// The ids of the packages that a package needs, build dependencies included.
+    pub fn needs(&self, id: &str) -> impl Iterator<Item = &str> {
+        let node = self.resolve.nodes.iter().find(|node| node.id == id);
+        let edges = node.into_iter().flat_map(|node| &node.deps);
+        edges
+            .filter(|edge| edge.ships())
+            .map(|edge| edge.pkg.as_str())
+    }
+
+    /// Every package that one of ours needs, itself included, in the order of names and versions.
+    pub fn linked_into(&self, name: &str) -> Vec<&Package> {
+        let mut wanted: Vec<_> = self
+            .ours()
+            .into_iter()
+            .filter(|package| package.name == name)
+            .collect();
+        let mut seen: BTreeSet<_> = wanted.iter().map(|package| package.id.as_str()).collect();
+        let mut at = 0;
+        while let Some(package) = wanted.get(at) {
+            at += 1;
+            let new: Vec<_> = self
+                .needs(&package.id)
+                .filter(|id| seen.insert(id))
+                .collect();
+            wanted.extend(
+                new.iter()
+                    .filter_map(|id| self.packages.iter().find(|package| package.id == *id)),
+            );
+        }
+        wanted.sort_by_key(|package| (&package.name, &package.version));
+        wanted
     }
 
     /// The graph of what ships.

@@ -160,6 +160,7 @@ async fn http<S: AsyncRead + AsyncWrite + Unpin>(
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new());
     builder.header_read_timeout(options.header_timeout);
+    builder.max_header_size(options.header_bytes_max);
     builder.max_buf_size(options.header_bytes_max.max(BUFFER_BYTES_MIN));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service));
     let ended = tokio::select! {

@@ -122,6 +122,8 @@ impl RawWatch {
 
     /// Reads a page of the log.
     async fn catch_up(&mut self) -> Result<(), RegistryError> {
+        // The reader may be about to fill the lane: let it, before asking for ourselves.
+        tokio::task::yield_now().await;
         let since = self.position;
         let query = ChangesQuery {
             since,

@@ -19,7 +19,7 @@ pub(crate) fn check_open(change: &Change<'_>, at: &KeyRef) -> Step<()> {
 pub(crate) fn fence(change: &mut Change<'_>, bucket: BucketId, slots: &[u16]) -> Step {
     for &slot in slots {
         for table in [keys::HEADS, keys::UPLOADS] {
-            if any_under(change.view(), keys::slot(table, bucket, slot))? {
+            if any_under(change.view(), keys::in_slot(table, bucket, slot))? {
                 return Err(Refused::SlotNotEmpty.into());
             }
         }

@@ -49,7 +49,7 @@ const VERSION_NULL: u8 = 0xFF;
 const VERSION_NUMBERED: u8 = 0x01;
 
 /// The start of a slot's keys in a table.
-pub(crate) fn slot(table: u8, bucket: BucketId, slot: u16) -> Vec<u8> {
+pub(crate) fn in_slot(table: u8, bucket: BucketId, slot: u16) -> Vec<u8> {
     let mut out = Vec::with_capacity(SLOT_LEN + 64);
     out.push(table);
     out.extend_from_slice(&bucket.0);
@@ -58,8 +58,8 @@ pub(crate) fn slot(table: u8, bucket: BucketId, slot: u16) -> Vec<u8> {
 }
 
 /// The start of the keys in a slot's table whose object key starts with `prefix`.
-pub(crate) fn starting_with(table: u8, bucket: BucketId, slot_: u16, prefix: &str) -> Vec<u8> {
-    let mut out = slot(table, bucket, slot_);
+pub(crate) fn starting_with(table: u8, bucket: BucketId, slot: u16, prefix: &str) -> Vec<u8> {
+    let mut out = in_slot(table, bucket, slot);
     push_escaped(&mut out, prefix);
     out
 }
@@ -111,8 +111,8 @@ pub(crate) fn page(table: u8, segment: SegmentId, page: u32) -> Vec<u8> {
 }
 
 /// A fence's key.
-pub(crate) fn fence(bucket: BucketId, slot_: u16) -> Vec<u8> {
-    slot(FENCES, bucket, slot_)
+pub(crate) fn fence(bucket: BucketId, slot: u16) -> Vec<u8> {
+    in_slot(FENCES, bucket, slot)
 }
 
 fn by_id(table: u8, id: &[u8; 16]) -> Vec<u8> {

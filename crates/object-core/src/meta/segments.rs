@@ -223,26 +223,30 @@ pub(crate) fn update(
         return invalid("an update keeps a block's length and hash");
     }
     updates.sort_by_key(|(number, ..)| *number);
+    let mut changed = false;
     for updates in updates.chunk_by(|(a, ..), (b, ..)| page_of(*a) == page_of(*b)) {
         let page = page_of(updates[0].0);
         let Some(mut blocks) = load_page(change.view(), segment, page)? else {
             continue;
         };
-        let (before, old) = (debt_of(&blocks), blocks.clone());
+        let (before, mut hit) = (debt_of(&blocks), false);
         for (number, old, new) in updates {
             match blocks.get_mut(*number as usize % BLOCKS_PER_PAGE) {
-                Some(block) if block == old => *block = new.clone(),
+                Some(block) if block == old => (*block, hit) = (new.clone(), true),
                 _ => {}
             }
         }
-        if blocks != old {
+        if hit {
+            changed = true;
             record.blocks.debt = record.blocks.debt - before + debt_of(&blocks);
             change.moved.debt -= i64::from(before);
             change.delete(&keys::page(keys::DEBT, segment, page))?;
             write_page(change, segment, page, &blocks)?;
         }
     }
-    save(change, segment, &record)?;
+    if changed {
+        save(change, segment, &record)?;
+    }
     Ok(Outcome::Done)
 }
 

@@ -1,4 +1,7 @@
 //! Multipart uploads: parts come in any order, again and again; completing makes an object of those that are listed.
+//!
+//! Parts lie under their upload's id alone: gateways draw ids at random, two uploads never share one. Completing, aborting
+//! and displacing cost a few key operations per part, at most 10,000 times.
 
 use std::collections::BTreeMap;
 
@@ -194,7 +197,7 @@ pub(crate) fn list(
             Ok(seen <= max)
         })?;
     }
-    let more = uploads.len() > max;
+    let more = max > 0 && uploads.len() > max;
     Ok(Answer::Uploads {
         uploads: uploads.into_values().take(max).collect(),
         more,
@@ -234,7 +237,7 @@ pub(crate) fn parts(
         });
         Ok(parts.len() <= max)
     })?;
-    let more = parts.len() > max;
+    let more = max > 0 && parts.len() > max;
     parts.truncate(max);
     Ok(Some((info(at.key.clone(), upload, record), parts, more)))
 }

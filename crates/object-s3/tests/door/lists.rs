@@ -17,7 +17,7 @@ async fn filled() -> Door {
 #[tokio::test]
 async fn pages_go_on_where_the_last_one_ended() {
     let door = filled().await;
-    let (mut keys, mut token, mut pages) = (Vec::new(), None, 0);
+    let (mut keys, mut token, mut pages) = (Vec::new(), None::<String>, 0);
     loop {
         let call = door
             .get("/bkt")

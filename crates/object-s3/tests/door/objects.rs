@@ -38,7 +38,7 @@ async fn what_was_put_comes_back_with_its_headers() {
         ("x-amz-meta-latin", "=?ISO-8859-1?Q?gr=FCn?="),
     ];
     let put = stored
-        .iter()
+        .into_iter()
         .fold(door.put("/bkt/k").body("hello"), |call, (name, value)| {
             call.header(name, value)
         });

@@ -44,14 +44,6 @@ impl MetaGroups {
         }
     }
 
-    /// The same, with another deadline.
-    pub fn within(&self, deadline: Duration) -> Self {
-        MetaGroups {
-            deadline,
-            ..self.clone()
-        }
-    }
-
     /// Has a group carry out a command. Refusals are outcomes.
     pub async fn propose(&self, group: GroupId, command: &Command) -> Result<Outcome> {
         let operation = OperationId::random(&mut self.platform.rng());
@@ -65,13 +57,19 @@ impl MetaGroups {
 
     /// Asks a group a question; the answer knows every write that was acknowledged before.
     pub async fn query(&self, group: GroupId, query: &Query) -> Result<Answer> {
+        self.ask(group, query, Freshness::Linearizable).await
+    }
+
+    /// Looks at what this node's replica of a group knows, without waking a quiet group: for background work that can
+    /// bear an old answer.
+    pub async fn look(&self, group: GroupId, query: &Query) -> Result<Answer> {
+        self.ask(group, query, Freshness::Local).await
+    }
+
+    async fn ask(&self, group: GroupId, query: &Query, freshness: Freshness) -> Result<Answer> {
         let bytes = Bytes::from(encode(META_FORMAT, query));
-        let answer = self
-            .until_deadline(|left| {
-                self.groups
-                    .query(group, bytes.clone(), Freshness::Linearizable, left)
-            })
-            .await?;
+        let attempt = |left| self.groups.query(group, bytes.clone(), freshness, left);
+        let answer = self.until_deadline(attempt).await?;
         decode("an answer", META_FORMAT, &answer)
             .map_err(|error| ObjectError::Internal(error.to_string()))
     }

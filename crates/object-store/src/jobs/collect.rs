@@ -47,7 +47,7 @@ impl Collect {
             .led
             .context
             .meta
-            .query(group, &Query::Doomed { max: LOOK_MAX })
+            .look(group, &Query::Doomed { max: LOOK_MAX })
             .await?
         {
             Answer::Doomed(doomed) => Ok(doomed),

@@ -60,7 +60,7 @@ impl GiveUp {
 
     async fn overdue(&self, group: GroupId, progress: &mut JobProgress) -> Result<()> {
         let query = Query::Pending { max: LOOK_MAX };
-        let Answer::Pending(pending) = self.led.context.meta.query(group, &query).await? else {
+        let Answer::Pending(pending) = self.led.context.meta.look(group, &query).await? else {
             return ask::misfit();
         };
         let now = self.led.context.now_ms();

@@ -5,6 +5,7 @@
 //! the site, moves to the current epoch.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,6 +14,7 @@ use ids::{BlockId, Epoch, GroupId, NodeId, SegmentId};
 use object_core::api::{ObjectError, Result};
 use object_core::meta::{Answer, BlockRecord, Command, Query};
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use crate::gateway::{ask, write_quorum};
 use crate::jobs::pace::Pace;
@@ -20,6 +22,9 @@ use crate::jobs::{Job, JobOptions, JobProgress, Led};
 
 /// Blocks that are asked for at one time.
 const BATCH: u32 = 256;
+/// After how long blocks of old epochs are looked for again where there were none: a gateway that had not heard of the
+/// new epoch may have written some.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(600);
 /// Blocks that are copied at one time.
 const AT_A_TIME: usize = 4;
 
@@ -28,6 +33,8 @@ pub struct Repair {
     led: Led,
     every: Duration,
     bytes_per_s: u64,
+    /// Groups in which no block of these epochs was left, and when that was seen: looking means reading all block lists.
+    clean: std::sync::Mutex<BTreeMap<GroupId, (Vec<Epoch>, Instant)>>,
 }
 
 /// What one run remembers.
@@ -42,14 +49,14 @@ impl Run {
     fn is_away(&self, server: NodeId) -> bool {
         self.away
             .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .unwrap_or_else(PoisonError::into_inner)
             .contains(&server)
     }
 
     fn note_away(&self, server: NodeId) {
         self.away
             .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .unwrap_or_else(PoisonError::into_inner)
             .insert(server);
     }
 }
@@ -71,6 +78,7 @@ impl Repair {
             led,
             every: options.repair_every,
             bytes_per_s: options.repair_bytes_per_s,
+            clean: Default::default(),
         }
     }
 
@@ -80,7 +88,12 @@ impl Repair {
         group: GroupId,
         progress: &mut JobProgress,
     ) -> Result<()> {
-        let thin: Vec<Epoch> = run.thin.iter().copied().collect();
+        let thin = if self.is_clean(group, &run.thin) {
+            Vec::new()
+        } else {
+            run.thin.iter().copied().collect()
+        };
+        let mut all_moved = true;
         let mut after = None;
         loop {
             let query = Query::Debt {
@@ -88,24 +101,46 @@ impl Repair {
                 after,
                 max: BATCH,
             };
-            let Answer::Debt { blocks, next } = self.led.context.meta.query(group, &query).await?
+            let Answer::Debt { blocks, next } = self.led.context.meta.look(group, &query).await?
             else {
                 return ask::misfit();
             };
-            progress.left += blocks.len() as u64;
+            let found = blocks.len();
+            progress.left += found as u64;
             let pay = |(segment, number, record)| self.pay(run, group, segment, number, record);
             let paid: Vec<Option<Paid>> = futures::stream::iter(blocks)
                 .map(pay)
                 .buffered(AT_A_TIME)
                 .collect()
                 .await;
-            self.record(group, paid.into_iter().flatten().collect(), progress)
-                .await?;
+            let paid: Vec<Paid> = paid.into_iter().flatten().collect();
+            let some_paid = !paid.is_empty();
+            all_moved &= paid.len() == found;
+            self.record(group, paid, progress).await?;
             match next {
+                // A segment with more blocks than fit was cut: they come when these are paid.
+                _ if found >= BATCH as usize && some_paid => {}
                 Some(segment) if after != Some(segment) => after = Some(segment),
-                _ => return Ok(()),
+                _ => break,
             }
         }
+        if all_moved && !thin.is_empty() {
+            self.note_clean(group, thin);
+        }
+        Ok(())
+    }
+
+    /// Whether a short while ago no block of the group was in one of these epochs.
+    fn is_clean(&self, group: GroupId, thin: &BTreeSet<Epoch>) -> bool {
+        let clean = self.clean.lock().unwrap_or_else(PoisonError::into_inner);
+        clean
+            .get(&group)
+            .is_some_and(|(epochs, at)| epochs.iter().eq(thin) && at.elapsed() < LOOK_AGAIN_AFTER)
+    }
+
+    fn note_clean(&self, group: GroupId, thin: Vec<Epoch>) {
+        let mut clean = self.clean.lock().unwrap_or_else(PoisonError::into_inner);
+        clean.insert(group, (thin, Instant::now()));
     }
 
     /// Copies one block to where it is missing; `None` when nothing could be done.

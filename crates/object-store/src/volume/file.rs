@@ -270,13 +270,12 @@ impl Volume {
         self.state().sealed = true;
     }
 
-    /// Whether nothing in the volume is live and nothing more will come.
+    /// Whether nothing in the volume is live and nothing more will come: no record is being written, or waits for a sync
+    /// or for its place in the index.
     pub fn is_spent(&self) -> bool {
         let state = self.state();
-        state.sealed
-            && state.live_records == 0
-            && state.in_flight.is_empty()
-            && state.fenced.is_none()
+        let nothing_comes = state.sealed && state.unlisted.is_empty() && state.fenced.is_none();
+        nothing_comes && state.live_records == 0
     }
 
     /// Why the volume is fenced, if it is.

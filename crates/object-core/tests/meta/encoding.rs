@@ -1,0 +1,119 @@
+//! Commands, queries and answers on the wire: version 1 is pinned, others are refused.
+
+use ids::{BucketId, SegmentId, UserId};
+use object_core::api::{Conditions, ContentHeaders, ETag, VersionId, Written};
+use object_core::meta::machine::MetaMachine;
+use object_core::meta::{
+    Command, Content, KeyRef, META_FORMAT, NewObject, Outcome, Query, Refused,
+};
+use raft_machine::memory::MemoryStore;
+use raft_machine::{Machine, StoreError, decode, encode};
+
+fn at() -> KeyRef {
+    KeyRef {
+        bucket: BucketId([0xB0; 16]),
+        slot: 300,
+        key: "k".into(),
+    }
+}
+
+fn command() -> Command {
+    Command::PutObject {
+        at: at(),
+        conditions: Conditions::default(),
+        object: NewObject {
+            size: 2,
+            etag: ETag("e".into()),
+            modified_ms: 1000,
+            headers: ContentHeaders {
+                content_type: Some("t".into()),
+                ..ContentHeaders::default()
+            },
+            checksum: None,
+            owner: UserId([5; 16]),
+        },
+        content: Content::Inline(vec![8, 9]),
+    }
+}
+
+#[test]
+fn a_command_of_version_1_keeps_its_bytes() {
+    let bytes = encode(META_FORMAT, &command());
+    let expected = concat!(
+        "01",
+        "02", // version, PutObject
+        "b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0",
+        "ac02",
+        "016b",       // bucket, slot, key
+        "0000000000", // conditions
+        "02",
+        "0165",
+        "e807", // size, etag, modified
+        "010174",
+        "00000000000000",
+        "00", // headers
+        "00",
+        "05050505050505050505050505050505", // checksum, owner
+        "00",
+        "020809", // inline bytes
+    );
+    assert_eq!(hex::encode(&bytes), expected);
+    assert_eq!(
+        decode::<Command>("command", META_FORMAT, &bytes).unwrap(),
+        command()
+    );
+}
+
+#[test]
+fn queries_and_outcomes_of_version_1_keep_their_bytes() {
+    let query = Query::Blocks {
+        segment: SegmentId([3; 16]),
+        from: 1,
+        max: 2,
+    };
+    assert_eq!(
+        hex::encode(encode(META_FORMAT, &query)),
+        "010103030303030303030303030303030303".to_owned() + "0102"
+    );
+    let written = Outcome::Written(Written {
+        version: VersionId::Null,
+        etag: ETag("e".into()),
+        size: 2,
+        modified_ms: 1,
+        checksum: None,
+    });
+    assert_eq!(
+        hex::encode(encode(META_FORMAT, &written)),
+        "01010001650201".to_owned() + "00"
+    );
+    assert_eq!(
+        hex::encode(encode(META_FORMAT, &Outcome::Refused(Refused::Fenced))),
+        "010300"
+    );
+}
+
+#[test]
+fn what_is_newer_or_damaged_stops_the_machine() {
+    let apply = |bytes: &[u8]| {
+        MetaMachine::new()
+            .apply(&mut MemoryStore::default(), 1, bytes)
+            .unwrap_err()
+    };
+    let good = encode(META_FORMAT, &command());
+    let mut newer = good.clone();
+    newer[0] = META_FORMAT + 1;
+    assert!(matches!(apply(&newer), StoreError::Newer { .. }));
+    assert!(matches!(
+        apply(&good[..good.len() - 1]),
+        StoreError::Damaged(_)
+    ));
+    assert!(matches!(
+        apply(&[good.as_slice(), &[0]].concat()),
+        StoreError::Damaged(_)
+    ));
+    assert!(matches!(apply(&[]), StoreError::Damaged(_)));
+    assert!(matches!(
+        apply(&[META_FORMAT, 0x7F]),
+        StoreError::Damaged(_)
+    ));
+}

@@ -1,0 +1,9 @@
+//! The metadata state machine against plain models, over a store in memory.
+
+mod commands;
+mod cost;
+mod encoding;
+mod listing;
+mod model;
+mod scenario;
+mod uploads;
