@@ -156,10 +156,16 @@ impl BlockId {
 
     /// The inverse of [`BlockId::to_bytes`].
     pub fn from_bytes(bytes: &[u8; Self::LEN]) -> Self {
-        let u32_at = |at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let u32_at = |at: usize| {
+            u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        };
         let mut segment = [0; 16];
         segment.copy_from_slice(&bytes[4..20]);
-        BlockId { group: GroupId(u32_at(0)), segment: SegmentId(segment), number: u32_at(20) }
+        BlockId {
+            group: GroupId(u32_at(0)),
+            segment: SegmentId(segment),
+            number: u32_at(20),
+        }
     }
 }
 
@@ -175,7 +181,11 @@ mod tests {
 
     #[test]
     fn block_ids_survive_their_bytes_and_sort_alike() {
-        let id = |g, s, n| BlockId { group: GroupId(g), segment: SegmentId([s; 16]), number: n };
+        let id = |g, s, n| BlockId {
+            group: GroupId(g),
+            segment: SegmentId([s; 16]),
+            number: n,
+        };
         let mut ids = vec![id(2, 1, 0), id(1, 9, 300), id(1, 9, 2), id(1, 0, 0)];
         for one in &ids {
             assert_eq!(BlockId::from_bytes(&one.to_bytes()), *one);
@@ -189,6 +199,9 @@ mod tests {
     #[test]
     fn text_that_is_no_id_says_what_was_expected() {
         let error = "xyz".parse::<SiteId>().unwrap_err();
-        assert_eq!(error.to_string(), "`xyz` is not a SiteId: expected 32 hexadecimal digits");
+        assert_eq!(
+            error.to_string(),
+            "`xyz` is not a SiteId: expected 32 hexadecimal digits"
+        );
     }
 }

@@ -392,6 +392,8 @@ pub struct MetaStats {
 }
 
 /// The answer to a query.
+// One is made at a time, and encoded at once.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub enum Answer {

@@ -116,13 +116,18 @@ impl dyn Platform {
     ///
     /// # Panics
     /// When `work` panicked.
-    pub async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+    pub async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
         let (sender, receiver) = tokio::sync::oneshot::channel();
         self.run_blocking(Box::new(move || {
             let _ = sender.send(work());
         }))
         .await;
-        receiver.await.expect("blocking work ended without a result: it panicked")
+        receiver
+            .await
+            .expect("blocking work ended without a result: it panicked")
     }
 
     /// A generator over [`Platform::fill_random`], for the identifiers of the crate `ids`.

@@ -20,7 +20,9 @@ pub struct SystemPlatform {
 impl SystemPlatform {
     /// A platform whose disk is the folder `root`, created (mode 0700) when it is missing.
     pub fn new(root: impl Into<PathBuf>) -> io::Result<Self> {
-        Ok(SystemPlatform { disk: Arc::new(SystemDisk::new(root.into())?) })
+        Ok(SystemPlatform {
+            disk: Arc::new(SystemDisk::new(root.into())?),
+        })
     }
 }
 
@@ -31,7 +33,9 @@ impl Platform for SystemPlatform {
     }
 
     fn wall_ms(&self) -> WallMs {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         WallMs(since.as_millis().try_into().unwrap_or(u64::MAX))
     }
 
@@ -64,12 +68,18 @@ impl SystemDisk {
 }
 
 fn create_private_dir(path: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
 }
 
 impl Disk for SystemDisk {
     fn open(&self, path: &str) -> io::Result<Arc<dyn File>> {
-        let file = fs::OpenOptions::new().read(true).write(true).open(self.path(path))?;
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(self.path(path))?;
         Ok(Arc::new(SystemFile(file)))
     }
 
@@ -78,7 +88,13 @@ impl Disk for SystemDisk {
         if let Some(parent) = path.parent() {
             create_private_dir(parent)?;
         }
-        let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(path)?;
         Ok(Arc::new(SystemFile(file)))
     }
 
@@ -119,7 +135,10 @@ impl Disk for SystemDisk {
 
     fn space(&self) -> io::Result<Space> {
         let stat = rustix::fs::statvfs(&self.root)?;
-        Ok(Space { free: stat.f_bavail * stat.f_frsize, total: stat.f_blocks * stat.f_frsize })
+        Ok(Space {
+            free: stat.f_bavail * stat.f_frsize,
+            total: stat.f_blocks * stat.f_frsize,
+        })
     }
 }
 
@@ -149,7 +168,12 @@ impl File for SystemFile {
 
     fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
         use rustix::fs::{FallocateFlags, fallocate};
-        match fallocate(&self.0, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len) {
+        match fallocate(
+            &self.0,
+            FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
+            offset,
+            len,
+        ) {
             Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
             Err(error) => Err(error.into()),
         }

@@ -28,13 +28,32 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(10);
 type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
 enum Job {
-    Apply { host: Arc<GroupHost>, entries: Vec<Entry>, reply: Reply<Vec<Bytes>> },
-    Install { host: Arc<GroupHost>, applied: Applied, reply: Reply<()> },
+    Apply {
+        host: Arc<GroupHost>,
+        entries: Vec<Entry>,
+        reply: Reply<Vec<Bytes>>,
+    },
+    Install {
+        host: Arc<GroupHost>,
+        applied: Applied,
+        reply: Reply<()>,
+    },
     /// Rows of a snapshot that is being received.
-    Fill { host: Arc<GroupHost>, generation: u32, rows: Vec<(Bytes, Bytes)>, reply: Reply<()> },
+    Fill {
+        host: Arc<GroupHost>,
+        generation: u32,
+        rows: Vec<(Bytes, Bytes)>,
+        reply: Reply<()>,
+    },
     /// Removes generations that are not in force; every generation for a group that is gone.
-    RemoveStale { host: Arc<GroupHost>, all: bool, reply: Reply<()> },
-    Checkpoint { reply: Reply<()> },
+    RemoveStale {
+        host: Arc<GroupHost>,
+        all: bool,
+        reply: Reply<()>,
+    },
+    Checkpoint {
+        reply: Reply<()>,
+    },
 }
 
 /// The way to the writer; see the module.
@@ -62,7 +81,10 @@ impl Applier {
             checkpointed: Instant::now(),
             checkpoints: checkpoints.clone(),
         };
-        (Applier { jobs, checkpoints }, tokio::spawn(writer.run(queue)))
+        (
+            Applier { jobs, checkpoints },
+            tokio::spawn(writer.run(queue)),
+        )
     }
 
     /// How many checkpoints there were.
@@ -78,13 +100,27 @@ impl Applier {
     }
 
     /// Applies entries; the responses are visible to reads when this returns.
-    pub async fn apply(&self, host: Arc<GroupHost>, entries: Vec<Entry>) -> Result<Vec<Bytes>, StoreError> {
-        self.ask(|reply| Job::Apply { host, entries, reply }).await
+    pub async fn apply(
+        &self,
+        host: Arc<GroupHost>,
+        entries: Vec<Entry>,
+    ) -> Result<Vec<Bytes>, StoreError> {
+        self.ask(|reply| Job::Apply {
+            host,
+            entries,
+            reply,
+        })
+        .await
     }
 
     /// Puts a filled generation into force, durably.
     pub async fn install(&self, host: Arc<GroupHost>, applied: Applied) -> Result<(), StoreError> {
-        self.ask(|reply| Job::Install { host, applied, reply }).await
+        self.ask(|reply| Job::Install {
+            host,
+            applied,
+            reply,
+        })
+        .await
     }
 
     /// Adds rows to a generation that is not in force yet.
@@ -94,12 +130,19 @@ impl Applier {
         generation: u32,
         rows: Vec<(Bytes, Bytes)>,
     ) -> Result<(), StoreError> {
-        self.ask(|reply| Job::Fill { host, generation, rows, reply }).await
+        self.ask(|reply| Job::Fill {
+            host,
+            generation,
+            rows,
+            reply,
+        })
+        .await
     }
 
     /// Removes generations that are not in force, or (`all`) everything of the group.
     pub async fn remove_stale(&self, host: Arc<GroupHost>, all: bool) -> Result<(), StoreError> {
-        self.ask(|reply| Job::RemoveStale { host, all, reply }).await
+        self.ask(|reply| Job::RemoveStale { host, all, reply })
+            .await
     }
 
     /// Makes everything applied so far durable.
@@ -153,7 +196,11 @@ impl Writer {
 
     fn sort(&self, job: Job, applies: &mut Vec<ApplyJob>) -> Option<Job> {
         match job {
-            Job::Apply { host, entries, reply } => {
+            Job::Apply {
+                host,
+                entries,
+                reply,
+            } => {
                 applies.push((host, entries, reply));
                 None
             }
@@ -170,7 +217,9 @@ impl Writer {
             .platform
             .blocking(move || {
                 let result = database.write(|writing| {
-                    jobs.iter().map(|(host, entries, _)| host.apply(writing, entries)).collect::<Result<Vec<_>, _>>()
+                    jobs.iter()
+                        .map(|(host, entries, _)| host.apply(writing, entries))
+                        .collect::<Result<Vec<_>, _>>()
                 });
                 (jobs, result)
             })
@@ -209,7 +258,12 @@ impl Writer {
             Job::Checkpoint { reply } => {
                 let _ = reply.send(self.checkpoint().await);
             }
-            Job::Fill { host, generation, rows, reply } => {
+            Job::Fill {
+                host,
+                generation,
+                rows,
+                reply,
+            } => {
                 let database = self.database.clone();
                 let group = host.group;
                 let result = self
@@ -218,13 +272,18 @@ impl Writer {
                         database.write(|writing| {
                             use raft_machine::Batch;
                             let mut batch = writing.batch(group, generation);
-                            rows.iter().try_for_each(|(key, value)| batch.put(key, value))
+                            rows.iter()
+                                .try_for_each(|(key, value)| batch.put(key, value))
                         })
                     })
                     .await;
                 let _ = reply.send(result);
             }
-            Job::Install { host, applied, reply } => {
+            Job::Install {
+                host,
+                applied,
+                reply,
+            } => {
                 let result = self.install(&host, applied).await;
                 let _ = reply.send(result);
             }
@@ -274,7 +333,9 @@ impl Writer {
         let hosts = std::mem::take(&mut self.hosts);
         let nexts: Vec<u64> = hosts.iter().map(|host| host.applied_next()).collect();
         let database = self.database.clone();
-        self.platform.blocking(move || database.checkpoint()).await?;
+        self.platform
+            .blocking(move || database.checkpoint())
+            .await?;
         for (host, next) in hosts.iter().zip(nexts) {
             host.set_durable(next);
         }

@@ -51,8 +51,14 @@ impl Reader {
     fn version(&mut self) -> Result<(), StoreError> {
         match self.u8()? {
             FORMAT => Ok(()),
-            found if found > FORMAT => Err(StoreError::Newer { what: "a raft record", found, known: FORMAT }),
-            found => Err(StoreError::Damaged(format!("a raft record has format {found}"))),
+            found if found > FORMAT => Err(StoreError::Newer {
+                what: "a raft record",
+                found,
+                known: FORMAT,
+            }),
+            found => Err(StoreError::Damaged(format!(
+                "a raft record has format {found}"
+            ))),
         }
     }
 
@@ -67,7 +73,13 @@ impl Reader {
 
     fn vote(&mut self) -> Result<Vote, StoreError> {
         let (term, node, committed) = (self.u64()?, self.u64()?, self.u8()? == 1);
-        Ok(Vote { leader_id: LeaderId { term, voted_for: node }, committed })
+        Ok(Vote {
+            leader_id: LeaderId {
+                term,
+                voted_for: node,
+            },
+            committed,
+        })
     }
 
     fn entry(&mut self) -> Result<Entry, StoreError> {
@@ -78,9 +90,16 @@ impl Reader {
             BLANK => EntryPayload::Blank,
             NORMAL => EntryPayload::Normal(Command(payload)),
             MEMBERSHIP => EntryPayload::Membership(decode_membership(&payload)?),
-            other => return Err(StoreError::Damaged(format!("a log entry is of kind {other}"))),
+            other => {
+                return Err(StoreError::Damaged(format!(
+                    "a log entry is of kind {other}"
+                )));
+            }
         };
-        Ok(<Entry as RaftEntry>::new(LogId::new(CommittedLeader::from(term), index), payload))
+        Ok(<Entry as RaftEntry>::new(
+            LogId::new(CommittedLeader::from(term), index),
+            payload,
+        ))
     }
 }
 
@@ -118,16 +137,25 @@ fn put_entry(out: &mut BytesMut, entry: &Entry) {
 }
 
 fn encode_membership(membership: &Membership<u64, ()>) -> Vec<u8> {
-    let configs: Vec<Vec<u64>> = membership.get_joint_config().iter().map(|c| c.iter().copied().collect()).collect();
+    let configs: Vec<Vec<u64>> = membership
+        .get_joint_config()
+        .iter()
+        .map(|c| c.iter().copied().collect())
+        .collect();
     let nodes: Vec<u64> = membership.nodes().map(|(id, ())| *id).collect();
     raft_machine::encode(FORMAT, &(configs, nodes))
 }
 
 fn decode_membership(bytes: &[u8]) -> Result<Membership<u64, ()>, StoreError> {
-    let (configs, nodes): (Vec<Vec<u64>>, Vec<u64>) = raft_machine::decode("a raft membership", FORMAT, bytes)?;
-    let configs = configs.into_iter().map(|c| c.into_iter().collect()).collect();
+    let (configs, nodes): (Vec<Vec<u64>>, Vec<u64>) =
+        raft_machine::decode("a raft membership", FORMAT, bytes)?;
+    let configs = configs
+        .into_iter()
+        .map(|c| c.into_iter().collect())
+        .collect();
     let nodes: std::collections::BTreeMap<u64, ()> = nodes.into_iter().map(|id| (id, ())).collect();
-    Membership::new(configs, nodes).map_err(|error| StoreError::Damaged(format!("a raft membership: {error}")))
+    Membership::new(configs, nodes)
+        .map_err(|error| StoreError::Damaged(format!("a raft membership: {error}")))
 }
 
 /// A log entry as the WAL keeps it.
@@ -211,7 +239,9 @@ pub(crate) fn encode_append(group: GroupId, request: &AppendEntriesRequest<Types
 }
 
 /// The inverse of [`encode_append`].
-pub(crate) fn decode_append(bytes: Bytes) -> Result<(GroupId, AppendEntriesRequest<Types>), StoreError> {
+pub(crate) fn decode_append(
+    bytes: Bytes,
+) -> Result<(GroupId, AppendEntriesRequest<Types>), StoreError> {
     let mut reader = Reader(bytes);
     reader.version()?;
     let group = GroupId(reader.u32()?);
@@ -223,7 +253,15 @@ pub(crate) fn decode_append(bytes: Bytes) -> Result<(GroupId, AppendEntriesReque
     for _ in 0..count {
         entries.push(reader.entry()?);
     }
-    Ok((group, AppendEntriesRequest { vote, prev_log_id, entries, leader_commit }))
+    Ok((
+        group,
+        AppendEntriesRequest {
+            vote,
+            prev_log_id,
+            entries,
+            leader_commit,
+        },
+    ))
 }
 
 #[cfg(test)]
@@ -235,11 +273,15 @@ mod tests {
     }
 
     fn entries() -> Vec<Entry> {
-        let nodes: std::collections::BTreeMap<u64, ()> = [1, 2, 4].into_iter().map(|id| (id, ())).collect();
+        let nodes: std::collections::BTreeMap<u64, ()> =
+            [1, 2, 4].into_iter().map(|id| (id, ())).collect();
         let membership = Membership::new(vec![[1, 2].into(), [1, 2, 4].into()], nodes).unwrap();
         vec![
             <Entry as RaftEntry>::new(log_id(1, 7), EntryPayload::Blank),
-            <Entry as RaftEntry>::new(log_id(1, 8), EntryPayload::Normal(Command(Bytes::from_static(b"abc")))),
+            <Entry as RaftEntry>::new(
+                log_id(1, 8),
+                EntryPayload::Normal(Command(Bytes::from_static(b"abc"))),
+            ),
             <Entry as RaftEntry>::new(log_id(2, 9), EntryPayload::Membership(membership)),
         ]
     }
@@ -249,9 +291,18 @@ mod tests {
         for entry in entries() {
             assert_eq!(decode_entry(encode_entry(&entry)).unwrap(), entry);
         }
-        let vote = Vote { leader_id: LeaderId { term: 3, voted_for: 2 }, committed: true };
+        let vote = Vote {
+            leader_id: LeaderId {
+                term: 3,
+                voted_for: 2,
+            },
+            committed: true,
+        };
         assert_eq!(decode_vote(encode_vote(&vote)).unwrap(), vote);
-        assert_eq!(decode_log_id(encode_log_id(&log_id(4, 5))).unwrap(), Some(log_id(4, 5)));
+        assert_eq!(
+            decode_log_id(encode_log_id(&log_id(4, 5))).unwrap(),
+            Some(log_id(4, 5))
+        );
         let request = AppendEntriesRequest {
             vote,
             prev_log_id: Some(log_id(1, 6)),
@@ -261,21 +312,42 @@ mod tests {
         let (group, back) = decode_append(encode_append(GroupId(9), &request)).unwrap();
         assert_eq!(group, GroupId(9));
         assert_eq!(back.entries, request.entries);
-        assert_eq!((back.vote, back.prev_log_id, back.leader_commit), (vote, request.prev_log_id, None));
+        assert_eq!(
+            (back.vote, back.prev_log_id, back.leader_commit),
+            (vote, request.prev_log_id, None)
+        );
     }
 
     #[test]
     fn version_one_on_disk_is_pinned() {
         let bytes = encode_entry(&entries()[1]);
-        assert_eq!(&bytes[..], b"\x01\x01\0\0\0\0\0\0\0\x08\0\0\0\0\0\0\0\x01\x03\0\0\0abc");
-        let vote = Vote { leader_id: LeaderId { term: 3, voted_for: 2 }, committed: true };
-        assert_eq!(&encode_vote(&vote)[..], b"\x01\x03\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x01");
+        assert_eq!(
+            &bytes[..],
+            b"\x01\x01\0\0\0\0\0\0\0\x08\0\0\0\0\0\0\0\x01\x03\0\0\0abc"
+        );
+        let vote = Vote {
+            leader_id: LeaderId {
+                term: 3,
+                voted_for: 2,
+            },
+            committed: true,
+        };
+        assert_eq!(
+            &encode_vote(&vote)[..],
+            b"\x01\x03\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x01"
+        );
     }
 
     #[test]
     fn any_cut_is_refused_and_never_panics() {
         let request = AppendEntriesRequest {
-            vote: Vote { leader_id: LeaderId { term: 3, voted_for: 2 }, committed: true },
+            vote: Vote {
+                leader_id: LeaderId {
+                    term: 3,
+                    voted_for: 2,
+                },
+                committed: true,
+            },
             prev_log_id: Some(log_id(1, 6)),
             entries: entries(),
             leader_commit: Some(log_id(1, 2)),

@@ -17,8 +17,8 @@ use ids::GroupId;
 use platform::{Disk, File};
 use raft_machine::{Batch, StoreError, View, Visit};
 use redb::{
-    Durability, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend, Table, TableDefinition,
-    WriteTransaction,
+    Durability, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend,
+    Table, TableDefinition, WriteTransaction,
 };
 
 const KEYS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("keys");
@@ -76,7 +76,10 @@ impl GroupRecord {
         let Some((generation, state)) = bytes.split_first_chunk::<4>() else {
             return Err(StoreError::Damaged("a group's record is too short".into()));
         };
-        Ok(GroupRecord { generation: u32::from_le_bytes(*generation), state: Bytes::copy_from_slice(state) })
+        Ok(GroupRecord {
+            generation: u32::from_le_bytes(*generation),
+            state: Bytes::copy_from_slice(state),
+        })
     }
 }
 
@@ -102,8 +105,10 @@ impl Database {
             disk.sync_dir("").map_err(failed)?;
             file
         };
-        let redb =
-            redb::Builder::new().set_cache_size(cache_bytes).create_with_backend(Backend(file)).map_err(failed)?;
+        let redb = redb::Builder::new()
+            .set_cache_size(cache_bytes)
+            .create_with_backend(Backend(file))
+            .map_err(failed)?;
         let database = Database { redb };
         let write = database.redb.begin_write().map_err(failed)?;
         write.open_table(KEYS).map_err(failed)?;
@@ -118,7 +123,10 @@ impl Database {
     }
 
     /// Runs `work` in one commit that the next checkpoint makes durable.
-    pub fn write<T>(&self, work: impl FnOnce(&mut Writing<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    pub fn write<T>(
+        &self,
+        work: impl FnOnce(&mut Writing<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let write = self.redb.begin_write().map_err(failed)?;
         self.run(write, Durability::None, work)
     }
@@ -182,7 +190,9 @@ impl Reading {
     /// A group's record, if the group was ever here.
     pub fn group(&self, group: GroupId) -> Result<Option<GroupRecord>, StoreError> {
         let record = self.groups.get(group.0).map_err(failed)?;
-        record.map(|bytes| GroupRecord::decode(bytes.value())).transpose()
+        record
+            .map(|bytes| GroupRecord::decode(bytes.value()))
+            .transpose()
     }
 
     /// The groups that have a record.
@@ -196,7 +206,10 @@ impl Reading {
 
     /// The keys of a group, as its machine sees them.
     pub fn view(&self, group: GroupId, generation: u32) -> GroupView<'_> {
-        GroupView { keys: &self.keys, prefix: prefix(group, generation) }
+        GroupView {
+            keys: &self.keys,
+            prefix: prefix(group, generation),
+        }
     }
 }
 
@@ -274,12 +287,17 @@ pub(crate) struct Writing<'a> {
 impl<'a> Writing<'a> {
     /// A group's keys, for its machine.
     pub fn batch(&mut self, group: GroupId, generation: u32) -> GroupBatch<'_, 'a> {
-        GroupBatch { keys: &mut self.keys, prefix: prefix(group, generation) }
+        GroupBatch {
+            keys: &mut self.keys,
+            prefix: prefix(group, generation),
+        }
     }
 
     /// Sets a group's record.
     pub fn set_group(&mut self, group: GroupId, record: &GroupRecord) -> Result<(), StoreError> {
-        self.groups.insert(group.0, record.encode().as_slice()).map_err(failed)?;
+        self.groups
+            .insert(group.0, record.encode().as_slice())
+            .map_err(failed)?;
         Ok(())
     }
 
@@ -295,7 +313,10 @@ impl<'a> Writing<'a> {
         let mut from = prefix(group, 0);
         let end = (u64::from(group.0) + 1) << 32;
         while u64::from_be_bytes(from) < end && stale.len() < STALE_KEYS_PER_COMMIT {
-            let mut rows = self.keys.range(from.as_slice()..end.to_be_bytes().as_slice()).map_err(failed)?;
+            let mut rows = self
+                .keys
+                .range(from.as_slice()..end.to_be_bytes().as_slice())
+                .map_err(failed)?;
             let Some(row) = rows.next() else { break };
             let key = row.map_err(failed)?.0.value().to_vec();
             let Some(found) = key.first_chunk::<8>().copied() else {
@@ -340,12 +361,16 @@ impl View for GroupBatch<'_, '_> {
 
 impl Batch for GroupBatch<'_, '_> {
     fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
-        self.keys.insert(full_key(self.prefix, key).as_slice(), value).map_err(failed)?;
+        self.keys
+            .insert(full_key(self.prefix, key).as_slice(), value)
+            .map_err(failed)?;
         Ok(())
     }
 
     fn delete(&mut self, key: &[u8]) -> Result<(), StoreError> {
-        self.keys.remove(full_key(self.prefix, key).as_slice()).map_err(failed)?;
+        self.keys
+            .remove(full_key(self.prefix, key).as_slice())
+            .map_err(failed)?;
         Ok(())
     }
 }

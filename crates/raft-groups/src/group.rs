@@ -86,7 +86,10 @@ impl Group {
 
     /// How long ago the group was last used by anybody on this node.
     pub fn idle_for(&self) -> Duration {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+        self.used
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .elapsed()
     }
 
     fn touch(&self) {
@@ -124,7 +127,9 @@ impl Group {
                 Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(forward))) => {
                     return Err(not_leader(forward));
                 }
-                Err(RaftError::APIError(other)) => return Err(Miss::Failed(GroupError::Store(other.to_string()))),
+                Err(RaftError::APIError(other)) => {
+                    return Err(Miss::Failed(GroupError::Store(other.to_string())));
+                }
                 Err(RaftError::Fatal(fatal)) => return Err(self.stopped(&fatal)),
             }
         }
@@ -154,7 +159,12 @@ impl Group {
     /// Waits until `index` is applied here.
     pub async fn wait_applied(&self, index: u64, limit: Duration) -> bool {
         self.host.applied_next() > index
-            || self.raft.wait(Some(limit)).applied_index_at_least(Some(index), "a read index").await.is_ok()
+            || self
+                .raft
+                .wait(Some(limit))
+                .applied_index_at_least(Some(index), "a read index")
+                .await
+                .is_ok()
     }
 
     /// Asks the machine, whatever is applied here.
@@ -179,20 +189,35 @@ impl Group {
     pub async fn trim(&self) -> Result<(), GroupError> {
         let failed = |error: &dyn std::fmt::Display| GroupError::Store(error.to_string());
         let durable = self.host.durable_next();
-        let Some(upto) = durable.checked_sub(1) else { return Ok(()) };
-        self.raft.trigger().snapshot().await.map_err(|error| failed(&error))?;
+        let Some(upto) = durable.checked_sub(1) else {
+            return Ok(());
+        };
+        self.raft
+            .trigger()
+            .snapshot()
+            .await
+            .map_err(|error| failed(&error))?;
         let built = self.raft.wait(Some(Duration::from_secs(10)));
         let built = built
-            .metrics(|metrics| metrics.snapshot.is_some_and(|id| id.index >= upto), "a snapshot to trim the log")
+            .metrics(
+                |metrics| metrics.snapshot.is_some_and(|id| id.index >= upto),
+                "a snapshot to trim the log",
+            )
             .await;
         built.map_err(|error| failed(&error))?;
-        self.raft.trigger().purge_log(upto).await.map_err(|error| failed(&error))
+        self.raft
+            .trigger()
+            .purge_log(upto)
+            .await
+            .map_err(|error| failed(&error))
     }
 
     fn stopped(&self, fatal: &dyn std::fmt::Display) -> Miss {
-        Miss::Failed(GroupError::Store(format!("group {} stopped on this node: {fatal}", self.id)))
+        Miss::Failed(GroupError::Store(format!(
+            "group {} stopped on this node: {fatal}",
+            self.id
+        )))
     }
-
 }
 
 fn not_leader(forward: ForwardToLeader<Types>) -> Miss {

@@ -114,7 +114,10 @@ impl RaftGroups {
         options: Options,
     ) -> Result<Arc<Self>, GroupError> {
         let (disk, cache_bytes) = (platform.disk(), options.cache_bytes);
-        let database = platform.blocking(move || Database::open(&*disk, cache_bytes)).await.map_err(store_error)?;
+        let database = platform
+            .blocking(move || Database::open(&*disk, cache_bytes))
+            .await
+            .map_err(store_error)?;
         let database = Arc::new(database);
         let (checkpointed, mut checkpoints) = tokio::sync::watch::channel(());
         let on_checkpoint = Arc::new(move || {
@@ -137,7 +140,11 @@ impl RaftGroups {
             tasks: std::sync::Mutex::new(vec![writer]),
             opening: tokio::sync::Mutex::new(()),
         });
-        let known = groups.database.read().and_then(|reading| reading.group_ids()).map_err(store_error)?;
+        let known = groups
+            .database
+            .read()
+            .and_then(|reading| reading.group_ids())
+            .map_err(store_error)?;
         for group in known.into_iter().chain(groups.wal.groups()) {
             groups.open(group).await?;
         }
@@ -158,7 +165,10 @@ impl RaftGroups {
     }
 
     pub(crate) fn keep(&self, task: JoinHandle<()>) {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+        self.tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(task);
     }
 
     /// Opens a group on this node, new or known; fine when it is open.
@@ -171,17 +181,34 @@ impl RaftGroups {
         if let Some(group) = self.find(id) {
             return Ok(group);
         }
-        let host = GroupHost::open(&self.database, id, self.machines.machine(id)).map_err(store_error)?;
+        let host =
+            GroupHost::open(&self.database, id, self.machines.machine(id)).map_err(store_error)?;
         let host = Arc::new(host);
         let log = LogStore::new(self.wal.clone(), host.clone());
-        let machine =
-            GroupMachine { database: self.database.clone(), applier: self.applier.clone(), host: host.clone() };
-        let network = Network { platform: self.platform.clone(), transport: self.transport.clone(), group: id };
-        let raft = Raft::new(self.options.node.0, self.config.clone(), network, log.clone(), machine)
-            .await
-            .map_err(|error| GroupError::Store(format!("group {id} can't be opened: {error}")))?;
+        let machine = GroupMachine {
+            database: self.database.clone(),
+            applier: self.applier.clone(),
+            host: host.clone(),
+        };
+        let network = Network {
+            platform: self.platform.clone(),
+            transport: self.transport.clone(),
+            group: id,
+        };
+        let raft = Raft::new(
+            self.options.node.0,
+            self.config.clone(),
+            network,
+            log.clone(),
+            machine,
+        )
+        .await
+        .map_err(|error| GroupError::Store(format!("group {id} can't be opened: {error}")))?;
         let group = Arc::new(Group::new(raft, host, log, self.database.clone()));
-        self.groups.write().unwrap_or_else(PoisonError::into_inner).insert(id, group.clone());
+        self.groups
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id, group.clone());
         Ok(group)
     }
 
@@ -193,16 +220,30 @@ impl RaftGroups {
 
     /// The group, if it is on this node.
     pub(crate) fn find(&self, id: GroupId) -> Option<Arc<Group>> {
-        self.groups.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+        self.groups
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&id)
+            .cloned()
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Group>> {
-        self.groups.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.groups
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect()
     }
 
     /// The groups on this node.
     pub fn ids(&self) -> Vec<GroupId> {
-        self.groups.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+        self.groups
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .keys()
+            .copied()
+            .collect()
     }
 
     /// Whether this node leads the group.
@@ -235,55 +276,104 @@ impl RaftGroups {
         if let Err(error) = self.checkpoint().await {
             tracing::warn!(%error, "no last checkpoint; the log will be applied again at the next start");
         }
-        for task in self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        for task in self
+            .tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .drain(..)
+        {
             task.abort();
         }
     }
 
-    async fn propose_here(&self, group: GroupId, operation: OperationId, command: &Bytes) -> Result<Bytes, Miss> {
-        let Some(group) = self.find(group) else { return Err(Miss::NotLeader(None)) };
+    async fn propose_here(
+        &self,
+        group: GroupId,
+        operation: OperationId,
+        command: &Bytes,
+    ) -> Result<Bytes, Miss> {
+        let Some(group) = self.find(group) else {
+            return Err(Miss::NotLeader(None));
+        };
         let mut entry = BytesMut::with_capacity(16 + command.len());
         entry.put_slice(&operation.0);
         entry.put_slice(command);
         group.propose(entry.freeze()).await
     }
 
-    async fn query_here(&self, id: GroupId, query: Bytes, freshness: Freshness) -> Result<Bytes, Miss> {
-        let Some(group) = self.find(id) else { return Err(Miss::NotLeader(None)) };
+    async fn query_here(
+        &self,
+        id: GroupId,
+        query: Bytes,
+        freshness: Freshness,
+    ) -> Result<Bytes, Miss> {
+        let Some(group) = self.find(id) else {
+            return Err(Miss::NotLeader(None));
+        };
         if freshness == Freshness::Linearizable {
             group.confirm_leadership().await?;
         }
-        group.query_here(query).await.map_err(|error| Miss::Failed(store_error(error)))
+        group
+            .query_here(query)
+            .await
+            .map_err(|error| Miss::Failed(store_error(error)))
     }
 
     /// A follower's linearizable read: learn how far to wait, wait, answer from here.
-    async fn query_by_read_index(&self, group: &Group, leader: NodeId, query: &Bytes) -> Result<Bytes, Miss> {
-        let asked = self.ask(leader, &Ask::ReadIndex { group: group.id }, ATTEMPT).await?;
+    async fn query_by_read_index(
+        &self,
+        group: &Group,
+        leader: NodeId,
+        query: &Bytes,
+    ) -> Result<Bytes, Miss> {
+        let asked = self
+            .ask(leader, &Ask::ReadIndex { group: group.id }, ATTEMPT)
+            .await?;
         let Told::Index(index) = asked else {
             return Err(Miss::NoQuorum("the leader named no read index".into()));
         };
         if !group.wait_applied(index, CATCH_UP).await {
             return Err(Miss::NotLeader(Some(leader)));
         }
-        group.query_here(query.clone()).await.map_err(|error| Miss::Failed(store_error(error)))
+        group
+            .query_here(query.clone())
+            .await
+            .map_err(|error| Miss::Failed(store_error(error)))
     }
 
     /// Answers a peer.
     pub(crate) async fn answer(&self, ask: Ask) -> Told {
         let told = match ask {
-            Ask::Propose { group, operation, command } => {
-                self.propose_here(group, operation, &command).await.map(Told::Bytes)
-            }
-            Ask::Query { group, query, freshness } => {
-                self.query_here(group, query, freshness).await.map(Told::Bytes)
-            }
+            Ask::Propose {
+                group,
+                operation,
+                command,
+            } => self
+                .propose_here(group, operation, &command)
+                .await
+                .map(Told::Bytes),
+            Ask::Query {
+                group,
+                query,
+                freshness,
+            } => self
+                .query_here(group, query, freshness)
+                .await
+                .map(Told::Bytes),
             Ask::ReadIndex { group } => match self.find(group) {
                 Some(group) => group.confirm_leadership().await.map(Told::Index),
                 None => Ok(Told::NotHosted),
             },
-            Ask::Sleep(idle) => Ok(Told::Asleep(idle.iter().map(|idle| crate::upkeep::fall_asleep(self, idle)).collect())),
+            Ask::Sleep(idle) => Ok(Told::Asleep(
+                idle.iter()
+                    .map(|idle| crate::upkeep::fall_asleep(self, idle))
+                    .collect(),
+            )),
             Ask::Wake(groups) => {
-                groups.into_iter().filter_map(|id| self.find(id)).for_each(|group| group.wake());
+                groups
+                    .into_iter()
+                    .filter_map(|id| self.find(id))
+                    .for_each(|group| group.wake());
                 Ok(Told::Done)
             }
         };
@@ -296,7 +386,10 @@ impl RaftGroups {
     }
 
     pub(crate) async fn ask(&self, node: NodeId, ask: &Ask, limit: Duration) -> Result<Told, Miss> {
-        let sent = self.transport.call(node, Service::GROUPS, message::encode(ask), limit).await;
+        let sent = self
+            .transport
+            .call(node, Service::GROUPS, message::encode(ask), limit)
+            .await;
         let body = sent.map_err(|error| Miss::NoQuorum(error.to_string()))?;
         match message::decode_told(&body) {
             Ok(Told::NotLeader(leader)) => Err(Miss::NotLeader(leader)),
@@ -311,20 +404,36 @@ impl RaftGroups {
     async fn ask_for_bytes(&self, node: NodeId, ask: &Ask, limit: Duration) -> Result<Bytes, Miss> {
         match self.ask(node, ask, limit).await? {
             Told::Bytes(bytes) => Ok(bytes),
-            _ => Err(Miss::NoQuorum("the node gave an answer to another question".into())),
+            _ => Err(Miss::NoQuorum(
+                "the node gave an answer to another question".into(),
+            )),
         }
     }
 
     /// One try at one node.
-    async fn attempt(&self, id: GroupId, request: &Request, node: NodeId, limit: Duration) -> Result<Bytes, Miss> {
+    async fn attempt(
+        &self,
+        id: GroupId,
+        request: &Request,
+        node: NodeId,
+        limit: Duration,
+    ) -> Result<Bytes, Miss> {
         let here = node == self.options.node;
         match request {
-            Request::Propose(operation, command) if here => self.propose_here(id, *operation, command).await,
+            Request::Propose(operation, command) if here => {
+                self.propose_here(id, *operation, command).await
+            }
             Request::Propose(operation, command) => {
-                let ask = Ask::Propose { group: id, operation: *operation, command: command.clone() };
+                let ask = Ask::Propose {
+                    group: id,
+                    operation: *operation,
+                    command: command.clone(),
+                };
                 self.ask_for_bytes(node, &ask, limit).await
             }
-            Request::Query(query, freshness) if here => self.query_here(id, query.clone(), *freshness).await,
+            Request::Query(query, freshness) if here => {
+                self.query_here(id, query.clone(), *freshness).await
+            }
             Request::Query(query, freshness) => {
                 if let Some(local) = self.find(id)
                     && *freshness == Freshness::Linearizable
@@ -332,7 +441,11 @@ impl RaftGroups {
                 {
                     return Ok(answer);
                 }
-                let ask = Ask::Query { group: id, query: query.clone(), freshness: *freshness };
+                let ask = Ask::Query {
+                    group: id,
+                    query: query.clone(),
+                    freshness: *freshness,
+                };
                 self.ask_for_bytes(node, &ask, limit).await
             }
         }
@@ -342,7 +455,12 @@ impl RaftGroups {
     fn likely_leader(&self, id: GroupId) -> Option<NodeId> {
         let known = match self.find(id) {
             Some(group) => group.leader(),
-            None => self.hints.read().unwrap_or_else(PoisonError::into_inner).get(&id).copied(),
+            None => self
+                .hints
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get(&id)
+                .copied(),
         };
         known.or_else(|| self.directory.voters(id).first().copied())
     }
@@ -356,7 +474,12 @@ impl RaftGroups {
     }
 
     /// Tries until an attempt answers or the deadline passes.
-    async fn route(&self, id: GroupId, request: &Request, deadline: Duration) -> Result<Bytes, GroupError> {
+    async fn route(
+        &self,
+        id: GroupId,
+        request: &Request,
+        deadline: Duration,
+    ) -> Result<Bytes, GroupError> {
         let end = Instant::now() + deadline;
         let mut pause = PAUSE_MIN;
         let mut target = self.likely_leader(id);
@@ -368,7 +491,9 @@ impl RaftGroups {
                 return Err(GroupError::Unavailable { group: id, why });
             }
             if let Some(node) = target {
-                match tokio::time::timeout(left, self.attempt(id, request, node, left.min(ATTEMPT))).await {
+                match tokio::time::timeout(left, self.attempt(id, request, node, left.min(ATTEMPT)))
+                    .await
+                {
                     Ok(Ok(bytes)) => return Ok(bytes),
                     Ok(Err(Miss::Failed(error))) => return Err(error),
                     Ok(Err(Miss::NotLeader(Some(leader)))) if leader != node => {
@@ -422,9 +547,13 @@ impl Groups for RaftGroups {
         deadline: Duration,
     ) -> Result<Bytes, GroupError> {
         if command.len() > COMMAND_BYTES_MAX {
-            return Err(GroupError::TooLarge { len: command.len(), max: COMMAND_BYTES_MAX });
+            return Err(GroupError::TooLarge {
+                len: command.len(),
+                max: COMMAND_BYTES_MAX,
+            });
         }
-        self.route(group, &Request::Propose(operation, command), deadline).await
+        self.route(group, &Request::Propose(operation, command), deadline)
+            .await
     }
 
     async fn query(
@@ -439,7 +568,8 @@ impl Groups for RaftGroups {
         {
             return local.query_here(query).await.map_err(store_error);
         }
-        self.route(group, &Request::Query(query, freshness), deadline).await
+        self.route(group, &Request::Query(query, freshness), deadline)
+            .await
     }
 }
 
@@ -472,5 +602,7 @@ fn config(options: &Options) -> Result<Config, GroupError> {
         enable_pre_vote: Some(true),
         ..Config::default()
     };
-    config.validate().map_err(|error| GroupError::Store(format!("the raft timings are off: {error}")))
+    config
+        .validate()
+        .map_err(|error| GroupError::Store(format!("the raft timings are off: {error}")))
 }

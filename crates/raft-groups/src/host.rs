@@ -39,25 +39,46 @@ struct HostState {
 
 impl GroupHost {
     /// Reads a group's state from the database; all of that is durable.
-    pub fn open(database: &Database, group: GroupId, machine: Arc<dyn Machine>) -> Result<Self, StoreError> {
+    pub fn open(
+        database: &Database,
+        group: GroupId,
+        machine: Arc<dyn Machine>,
+    ) -> Result<Self, StoreError> {
         let reading = database.read()?;
         let state = match reading.group(group)? {
-            None => HostState { applied: Applied::default(), results: Results::default() },
+            None => HostState {
+                applied: Applied::default(),
+                results: Results::default(),
+            },
             Some(record) => {
                 let (log_id, membership) = codec::decode_state(record.state)?;
                 let results = Results::load(&reading.view(group, record.generation))?;
-                HostState { applied: Applied { generation: record.generation, log_id, membership }, results }
+                HostState {
+                    applied: Applied {
+                        generation: record.generation,
+                        log_id,
+                        membership,
+                    },
+                    results,
+                }
             }
         };
         let durable_next = AtomicU64::new(next_index(&state.applied));
         if let Some(id) = &state.applied.log_id {
             machine.applied(id.index);
         }
-        Ok(GroupHost { group, machine, state: Mutex::new(state), durable_next })
+        Ok(GroupHost {
+            group,
+            machine,
+            state: Mutex::new(state),
+            durable_next,
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, HostState> {
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// What is applied and visible to reads.
@@ -82,7 +103,11 @@ impl GroupHost {
 
     /// Applies entries in a commit in the making; returns a response for each. When the commit fails the node must not
     /// use this host any more.
-    pub fn apply(&self, writing: &mut Writing<'_>, entries: &[Entry]) -> Result<Vec<Bytes>, StoreError> {
+    pub fn apply(
+        &self,
+        writing: &mut Writing<'_>,
+        entries: &[Entry],
+    ) -> Result<Vec<Bytes>, StoreError> {
         let mut state = self.lock();
         let generation = state.applied.generation;
         let mut responses = Vec::with_capacity(entries.len());
@@ -93,19 +118,24 @@ impl GroupHost {
                 let response = match &entry.payload {
                     EntryPayload::Blank => Bytes::new(),
                     EntryPayload::Membership(membership) => {
-                        state.applied.membership = StoredMembership::new(Some(id), membership.clone());
+                        state.applied.membership =
+                            StoredMembership::new(Some(id), membership.clone());
                         Bytes::new()
                     }
                     EntryPayload::Normal(command) => {
                         let Some((operation, command)) = command.0.split_first_chunk::<16>() else {
-                            return Err(StoreError::Damaged("a proposal has no operation id".into()));
+                            return Err(StoreError::Damaged(
+                                "a proposal has no operation id".into(),
+                            ));
                         };
                         let operation = OperationId(*operation);
                         let response = match state.results.get(&batch, operation)? {
                             Some(first) => first,
                             None => {
                                 let response = self.machine.apply(&mut batch, id.index, command)?;
-                                state.results.put(&mut batch, id.index, operation, &response)?;
+                                state
+                                    .results
+                                    .put(&mut batch, id.index, operation, &response)?;
                                 response
                             }
                         };

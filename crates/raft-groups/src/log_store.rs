@@ -40,7 +40,11 @@ fn store_failed(error: raft_machine::StoreError) -> io::Error {
 
 impl LogStore {
     pub fn new(wal: Arc<Wal>, host: Arc<GroupHost>) -> Self {
-        LogStore { wal, host, held_purge: Arc::default() }
+        LogStore {
+            wal,
+            host,
+            held_purge: Arc::default(),
+        }
     }
 
     fn group(&self) -> GroupId {
@@ -49,7 +53,11 @@ impl LogStore {
 
     /// Carries out a purge that was held back, as far as checkpoints allow.
     pub async fn purge_covered(&self) -> io::Result<()> {
-        let held = self.held_purge.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let held = self
+            .held_purge
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         match held {
             Some(id) => self.purge_or_hold(id).await,
             None => Ok(()),
@@ -58,18 +66,29 @@ impl LogStore {
 
     async fn purge_or_hold(&self, id: LogId) -> io::Result<()> {
         if id.index >= self.host.durable_next() {
-            let mut held = self.held_purge.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut held = self
+                .held_purge
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             *held = (*held).max(Some(id));
             return Ok(());
         }
         let (done, synced) = completion();
-        self.wal.purge(self.group(), id.index, codec::encode_log_id(&id), done).await;
+        self.wal
+            .purge(self.group(), id.index, codec::encode_log_id(&id), done)
+            .await;
         wait(synced).await
     }
 
     async fn read(&self, from: u64, to: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
-        let rows = self.wal.read(self.group(), from..to, bytes_max).await.map_err(wal_failed)?;
-        rows.into_iter().map(|(_, bytes)| codec::decode_entry(bytes).map_err(store_failed)).collect()
+        let rows = self
+            .wal
+            .read(self.group(), from..to, bytes_max)
+            .await
+            .map_err(wal_failed)?;
+        rows.into_iter()
+            .map(|(_, bytes)| codec::decode_entry(bytes).map_err(store_failed))
+            .collect()
     }
 }
 
@@ -115,13 +134,18 @@ impl RaftLogReader<Types> for LogStore {
         Ok(entries)
     }
 
-    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<Entry>, io::Error> {
         self.read(start, end, READ_BYTES_MAX).await
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
         let vote = self.wal.group(self.group()).and_then(|state| state.vote);
-        vote.map(|bytes| codec::decode_vote(bytes).map_err(store_failed)).transpose()
+        vote.map(|bytes| codec::decode_vote(bytes).map_err(store_failed))
+            .transpose()
     }
 }
 
@@ -129,18 +153,25 @@ impl RaftLogStorage<Types> for LogStore {
     type LogReader = LogStore;
 
     async fn get_log_state(&mut self) -> Result<LogState<Types>, io::Error> {
-        let Some(state) = self.wal.group(self.group()) else { return Ok(LogState::default()) };
+        let Some(state) = self.wal.group(self.group()) else {
+            return Ok(LogState::default());
+        };
         let purged = match state.purged {
             Some((_, mark)) => codec::decode_log_id(mark).map_err(store_failed)?,
             None => None,
         };
         let last = match state.next.checked_sub(1) {
-            Some(last) if state.next > state.first => {
-                self.read(last, last + 1, 1).await?.first().map(|entry| entry.log_id())
-            }
+            Some(last) if state.next > state.first => self
+                .read(last, last + 1, 1)
+                .await?
+                .first()
+                .map(|entry| entry.log_id()),
             _ => None,
         };
-        Ok(LogState { last_purged_log_id: purged, last_log_id: last.or(purged) })
+        Ok(LogState {
+            last_purged_log_id: purged,
+            last_log_id: last.or(purged),
+        })
     }
 
     async fn get_log_reader(&mut self) -> LogStore {
@@ -149,7 +180,9 @@ impl RaftLogStorage<Types> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         let (done, synced) = completion();
-        self.wal.save_vote(self.group(), codec::encode_vote(vote), done).await;
+        self.wal
+            .save_vote(self.group(), codec::encode_vote(vote), done)
+            .await;
         wait(synced).await
     }
 
@@ -170,7 +203,9 @@ impl RaftLogStorage<Types> for LogStore {
             callback.io_completed(Ok(()));
             return Ok(());
         };
-        let done = Box::new(move |result: Result<(), WalError>| callback.io_completed(result.map_err(wal_failed)));
+        let done = Box::new(move |result: Result<(), WalError>| {
+            callback.io_completed(result.map_err(wal_failed))
+        });
         self.wal.append(self.group(), first, encoded, done).await;
         Ok(())
     }

@@ -20,7 +20,10 @@ use crate::types::{LogId, Reply, StoredMembership, Types};
 #[derive(Clone)]
 pub(crate) enum SnapshotRows {
     /// A view to read them from.
-    View { reading: Arc<Reading>, generation: u32 },
+    View {
+        reading: Arc<Reading>,
+        generation: u32,
+    },
     /// A generation of keys that holds them.
     Received { generation: u32 },
 }
@@ -42,10 +45,21 @@ fn failed(error: raft_machine::StoreError) -> io::Error {
 impl GroupMachine {
     fn snapshot(&self) -> Result<Option<Snapshot>, io::Error> {
         let reading = self.database.read().map_err(failed)?;
-        let Some(record) = reading.group(self.host.group).map_err(failed)? else { return Ok(None) };
+        let Some(record) = reading.group(self.host.group).map_err(failed)? else {
+            return Ok(None);
+        };
         let (last_log_id, last_membership) = codec::decode_state(record.state).map_err(failed)?;
-        let rows = SnapshotRows::View { reading: Arc::new(reading), generation: record.generation };
-        Ok(Some(Snapshot { meta: SnapshotMeta { last_log_id, last_membership }, snapshot: rows }))
+        let rows = SnapshotRows::View {
+            reading: Arc::new(reading),
+            generation: record.generation,
+        };
+        Ok(Some(Snapshot {
+            meta: SnapshotMeta {
+                last_log_id,
+                last_membership,
+            },
+            snapshot: rows,
+        }))
     }
 }
 
@@ -53,7 +67,9 @@ impl RaftSnapshotBuilder<Types> for GroupMachine {
     type SnapshotData = SnapshotRows;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
-        self.snapshot()?.ok_or_else(|| io::Error::other("nothing was applied yet: there is nothing to snapshot"))
+        self.snapshot()?.ok_or_else(|| {
+            io::Error::other("nothing was applied yet: there is nothing to snapshot")
+        })
     }
 }
 
@@ -77,7 +93,11 @@ impl RaftStateMachine<Types> for GroupMachine {
             batch.push(entry);
             responders.push(responder);
         }
-        let replies = self.applier.apply(self.host.clone(), batch).await.map_err(failed)?;
+        let replies = self
+            .applier
+            .apply(self.host.clone(), batch)
+            .await
+            .map_err(failed)?;
         for (responder, reply) in responders.into_iter().zip(replies) {
             if let Some(responder) = responder {
                 responder.send(Reply(reply));
@@ -96,11 +116,23 @@ impl RaftStateMachine<Types> for GroupMachine {
         rows: SnapshotRows,
     ) -> Result<(), io::Error> {
         let SnapshotRows::Received { generation } = rows else {
-            return Err(io::Error::other("a snapshot to install must have been received"));
+            return Err(io::Error::other(
+                "a snapshot to install must have been received",
+            ));
         };
-        let applied = Applied { generation, log_id: meta.last_log_id, membership: meta.last_membership.clone() };
-        self.applier.install(self.host.clone(), applied).await.map_err(failed)?;
-        self.applier.remove_stale(self.host.clone(), false).await.map_err(failed)
+        let applied = Applied {
+            generation,
+            log_id: meta.last_log_id,
+            membership: meta.last_membership.clone(),
+        };
+        self.applier
+            .install(self.host.clone(), applied)
+            .await
+            .map_err(failed)?;
+        self.applier
+            .remove_stale(self.host.clone(), false)
+            .await
+            .map_err(failed)
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {

@@ -11,9 +11,17 @@ const FORMAT: u8 = 1;
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Ask {
     /// To the leader: see [`raft_machine::Groups::propose`].
-    Propose { group: GroupId, operation: OperationId, command: Bytes },
+    Propose {
+        group: GroupId,
+        operation: OperationId,
+        command: Bytes,
+    },
     /// To a replica; a linearizable one only to the leader.
-    Query { group: GroupId, query: Bytes, freshness: Freshness },
+    Query {
+        group: GroupId,
+        query: Bytes,
+        freshness: Freshness,
+    },
     /// To the leader: up to which index must a replica have applied to answer a linearizable query.
     ReadIndex { group: GroupId },
     /// From a leader: these groups are idle; sleep if you agree on their state.

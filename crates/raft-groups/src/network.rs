@@ -9,8 +9,8 @@ use ids::{GroupId, NodeId};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
-    VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use platform::Platform;
 use raft_machine::{StoreError, View};
@@ -42,7 +42,10 @@ impl RaftNetworkFactory<Types> for Network {
     type Network = Peer;
 
     async fn new_client(&mut self, target: u64, _: &()) -> Peer {
-        Peer { network: self.clone(), node: NodeId(target) }
+        Peer {
+            network: self.clone(),
+            node: NodeId(target),
+        }
     }
 }
 
@@ -59,25 +62,53 @@ fn damaged(error: StoreError) -> RPCError<Types> {
 
 impl Peer {
     async fn call(&self, body: Bytes, ttl: Duration) -> Result<Bytes, RPCError<Types>> {
-        self.network.transport.call(self.node, wire::SERVICE, body, ttl).await.map_err(unreachable)
+        self.network
+            .transport
+            .call(self.node, wire::SERVICE, body, ttl)
+            .await
+            .map_err(unreachable)
     }
 
-    async fn send_snapshot(&self, vote: Vote, snapshot: Snapshot) -> Result<Vote, StreamingError<Types>> {
+    async fn send_snapshot(
+        &self,
+        vote: Vote,
+        snapshot: Snapshot,
+    ) -> Result<Vote, StreamingError<Types>> {
         let broken = |error: std::io::Error| StreamingError::Network(NetworkError::new(&error));
-        let SnapshotRows::View { reading, generation } = snapshot.snapshot else {
-            return Err(StreamingError::Network(NetworkError::from_string("this snapshot can't be sent")));
+        let SnapshotRows::View {
+            reading,
+            generation,
+        } = snapshot.snapshot
+        else {
+            return Err(StreamingError::Network(NetworkError::from_string(
+                "this snapshot can't be sent",
+            )));
         };
         let meta = &snapshot.meta;
         let state = codec::encode_state(meta.last_log_id.as_ref(), &meta.last_membership);
-        let header = wire::SnapshotHeader { group: self.network.group, vote: vote.into(), state };
-        let opened = self.network.transport.stream(self.node, wire::SERVICE, header.encode()).await;
-        let mut stream = opened.map_err(|error| StreamingError::Unreachable(Unreachable::new(&error)))?;
+        let header = wire::SnapshotHeader {
+            group: self.network.group,
+            vote: vote.into(),
+            state,
+        };
+        let opened = self
+            .network
+            .transport
+            .stream(self.node, wire::SERVICE, header.encode())
+            .await;
+        let mut stream =
+            opened.map_err(|error| StreamingError::Unreachable(Unreachable::new(&error)))?;
         let mut from = Bytes::new();
         loop {
             let (reading, group) = (reading.clone(), self.network.group);
             let start = from.clone();
-            let rows = self.network.platform.blocking(move || read_chunk(&reading.view(group, generation), &start));
-            let rows = rows.await.map_err(|error| broken(std::io::Error::other(error)))?;
+            let rows = self
+                .network
+                .platform
+                .blocking(move || read_chunk(&reading.view(group, generation), &start));
+            let rows = rows
+                .await
+                .map_err(|error| broken(std::io::Error::other(error)))?;
             let Some((last, _)) = rows.last() else { break };
             // The smallest key after the last one.
             from = [last.as_ref(), &[0]].concat().into();
@@ -85,7 +116,11 @@ impl Peer {
         }
         wire::write_end(&mut stream).await.map_err(broken)?;
         let mut answer = Vec::new();
-        stream.take(64).read_to_end(&mut answer).await.map_err(broken)?;
+        stream
+            .take(64)
+            .read_to_end(&mut answer)
+            .await
+            .map_err(broken)?;
         wire::read_vote_bytes(&answer).map_err(|error| broken(std::io::Error::other(error)))
     }
 }
@@ -123,7 +158,12 @@ impl RaftNetworkV2<Types> for Peer {
         request: VoteRequest<Types>,
         option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        let answer = self.call(wire::vote_call(wire::VOTE, self.network.group, &request), option.hard_ttl()).await?;
+        let answer = self
+            .call(
+                wire::vote_call(wire::VOTE, self.network.group, &request),
+                option.hard_ttl(),
+            )
+            .await?;
         wire::read_vote_answer(&answer).map_err(damaged)
     }
 
@@ -156,7 +196,11 @@ impl RaftNetworkV2<Types> for Peer {
         request: TransferLeaderRequest<Types>,
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
-        self.call(wire::transfer_call(self.network.group, &request), option.hard_ttl()).await?;
+        self.call(
+            wire::transfer_call(self.network.group, &request),
+            option.hard_ttl(),
+        )
+        .await?;
         Ok(Ok(()))
     }
 }

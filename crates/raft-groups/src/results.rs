@@ -56,8 +56,14 @@ impl Results {
     }
 
     /// The first result of an operation, if it is still kept.
-    pub fn get(&self, view: &dyn View, operation: OperationId) -> Result<Option<Vec<u8>>, StoreError> {
-        let Some(index) = self.index_of.get(&operation) else { return Ok(None) };
+    pub fn get(
+        &self,
+        view: &dyn View,
+        operation: OperationId,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some(index) = self.index_of.get(&operation) else {
+            return Ok(None);
+        };
         let value = view.get(&key(*index))?;
         Ok(value.map(|value| value[16..].to_vec()))
     }
@@ -98,11 +104,16 @@ mod tests {
         let mut results = Results::default();
         let operation = |n: u64| OperationId(u128::from(n).to_be_bytes());
         for index in 1..=RESULTS_KEPT + 10 {
-            results.put(&mut store, index, operation(index), &index.to_le_bytes()).unwrap();
+            results
+                .put(&mut store, index, operation(index), &index.to_le_bytes())
+                .unwrap();
         }
         let results = Results::load(&store).unwrap();
         assert_eq!(results.get(&store, operation(10)).unwrap(), None);
-        assert_eq!(results.get(&store, operation(11)).unwrap(), Some(11_u64.to_le_bytes().to_vec()));
+        assert_eq!(
+            results.get(&store, operation(11)).unwrap(),
+            Some(11_u64.to_le_bytes().to_vec())
+        );
         assert_eq!(store.len() as u64, RESULTS_KEPT);
     }
 }

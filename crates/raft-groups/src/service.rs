@@ -20,8 +20,13 @@ const FILL_BYTES: usize = 512 << 10;
 
 /// Registers the handlers; they end with `groups`.
 pub(crate) fn serve(groups: &Arc<RaftGroups>) {
-    groups.transport.serve(wire::SERVICE, Arc::new(RaftHandler(Arc::downgrade(groups))));
-    groups.transport.serve(Service::GROUPS, Arc::new(GroupsHandler(Arc::downgrade(groups))));
+    groups
+        .transport
+        .serve(wire::SERVICE, Arc::new(RaftHandler(Arc::downgrade(groups))));
+    groups.transport.serve(
+        Service::GROUPS,
+        Arc::new(GroupsHandler(Arc::downgrade(groups))),
+    );
 }
 
 fn refuse(error: impl std::fmt::Display) -> Refusal {
@@ -45,11 +50,14 @@ impl RaftHandler {
     /// The group, if this node hosts it and `from` may speak in it: it is a member, or becomes one.
     fn group(&self, id: ids::GroupId, from: NodeId) -> Result<Arc<Group>, Refusal> {
         let groups = self.0.upgrade().ok_or_else(|| refuse("the node stops"))?;
-        let group = groups.find(id).ok_or_else(|| refuse(format!("group {id} is not here")))?;
+        let group = groups
+            .find(id)
+            .ok_or_else(|| refuse(format!("group {id} is not here")))?;
         let membership = group.metrics().membership_config;
         let known = membership.membership().get_node(&from.0).is_some();
         let fresh = membership.membership().nodes().next().is_none();
-        let placed = groups.directory.voters(id).contains(&from) || groups.directory.learners(id).contains(&from);
+        let placed = groups.directory.voters(id).contains(&from)
+            || groups.directory.learners(id).contains(&from);
         if known || fresh || placed {
             return Ok(group);
         }
@@ -74,21 +82,36 @@ impl RaftHandler {
         let groups = self.0.upgrade().ok_or_else(|| refuse("the node stops"))?;
         let lease = groups.options.election + groups.options.election / 4;
         if !transfer && groups.started.elapsed() < lease {
-            return Err(refuse("started a moment ago: no votes before a lease has passed"));
+            return Err(refuse(
+                "started a moment ago: no votes before a lease has passed",
+            ));
         }
         Ok(())
     }
 
-    async fn receive_snapshot(&self, from: NodeId, header: &[u8], stream: &mut BulkStream) -> Result<Vote, Refusal> {
+    async fn receive_snapshot(
+        &self,
+        from: NodeId,
+        header: &[u8],
+        stream: &mut BulkStream,
+    ) -> Result<Vote, Refusal> {
         let header = wire::SnapshotHeader::decode(header).map_err(refuse)?;
         let group = self.group(header.group, from)?;
-        let applier = self.0.upgrade().ok_or_else(|| refuse("the node stops"))?.applier.clone();
+        let applier = self
+            .0
+            .upgrade()
+            .ok_or_else(|| refuse("the node stops"))?
+            .applier
+            .clone();
         let (last_log_id, last_membership) = codec::decode_state(header.state).map_err(refuse)?;
         let _one_at_a_time = group.receiving.lock().await;
         group.wake();
         let host = group.host.clone();
         let generation = host.applied().generation + 1;
-        applier.remove_stale(host.clone(), false).await.map_err(refuse)?;
+        applier
+            .remove_stale(host.clone(), false)
+            .await
+            .map_err(refuse)?;
         let mut reader = BufReader::with_capacity(64 << 10, stream);
         let mut rows = Vec::new();
         let mut bytes = 0;
@@ -96,16 +119,29 @@ impl RaftHandler {
             bytes += key.len() + value.len();
             rows.push((key, value));
             if bytes >= FILL_BYTES {
-                applier.fill(host.clone(), generation, std::mem::take(&mut rows)).await.map_err(refuse)?;
+                applier
+                    .fill(host.clone(), generation, std::mem::take(&mut rows))
+                    .await
+                    .map_err(refuse)?;
                 bytes = 0;
             }
         }
-        applier.fill(host.clone(), generation, rows).await.map_err(refuse)?;
+        applier
+            .fill(host.clone(), generation, rows)
+            .await
+            .map_err(refuse)?;
         let snapshot = Snapshot {
-            meta: SnapshotMeta { last_log_id, last_membership },
+            meta: SnapshotMeta {
+                last_log_id,
+                last_membership,
+            },
             snapshot: SnapshotRows::Received { generation },
         };
-        let response = group.raft.install_full_snapshot(header.vote.into(), snapshot).await.map_err(refuse)?;
+        let response = group
+            .raft
+            .install_full_snapshot(header.vote.into(), snapshot)
+            .await
+            .map_err(refuse)?;
         Ok(response.vote)
     }
 }
@@ -113,7 +149,9 @@ impl RaftHandler {
 #[async_trait]
 impl Handler for RaftHandler {
     async fn call(&self, from: NodeId, body: Bytes) -> Result<Bytes, Refusal> {
-        let Some(&kind) = body.first() else { return Err(refuse("an empty message")) };
+        let Some(&kind) = body.first() else {
+            return Err(refuse("an empty message"));
+        };
         let body = body.slice(1..);
         match kind {
             wire::APPEND => {
@@ -128,10 +166,17 @@ impl Handler for RaftHandler {
                 let (id, request) = wire::read_transfer_call(&body).map_err(refuse)?;
                 let group = self.group(id, from)?;
                 group.wake();
-                group.raft.handle_transfer_leader(request).await.map_err(refuse)?.map_err(refuse)?;
+                group
+                    .raft
+                    .handle_transfer_leader(request)
+                    .await
+                    .map_err(refuse)?
+                    .map_err(refuse)?;
                 Ok(Bytes::new())
             }
-            other => Err(refuse(StoreError::Damaged(format!("a raft message of kind {other}")))),
+            other => Err(refuse(StoreError::Damaged(format!(
+                "a raft message of kind {other}"
+            )))),
         }
     }
 

@@ -22,7 +22,10 @@ pub(crate) struct Facts {
 
 /// Whether the leader `node` may ask its followers to sleep.
 pub(crate) fn leader_may_ask(node: u64, facts: &Facts) -> bool {
-    facts.leader == Some(node) && facts.uniform && settled(facts) && facts.matched.iter().all(|at| *at == facts.last_index)
+    facts.leader == Some(node)
+        && facts.uniform
+        && settled(facts)
+        && facts.matched.iter().all(|at| *at == facts.last_index)
 }
 
 /// Whether a follower agrees with its leader's wish.
@@ -74,12 +77,26 @@ mod tests {
 
     #[test]
     fn a_follower_with_another_view_stays_awake() {
-        let idle = Idle { group: GroupId(1), term: 3, leader: 1, last_index: 9 };
+        let idle = Idle {
+            group: GroupId(1),
+            term: 3,
+            leader: 1,
+            last_index: 9,
+        };
         assert!(follower_agrees(&idle_facts(), &idle));
         for other in [
-            Idle { term: 4, ..idle.clone() },
-            Idle { leader: 2, ..idle.clone() },
-            Idle { last_index: 10, ..idle.clone() },
+            Idle {
+                term: 4,
+                ..idle.clone()
+            },
+            Idle {
+                leader: 2,
+                ..idle.clone()
+            },
+            Idle {
+                last_index: 10,
+                ..idle.clone()
+            },
         ] {
             assert!(!follower_agrees(&idle_facts(), &other), "{other:?}");
         }

@@ -44,7 +44,11 @@ impl RaftGroups {
                 let index = |id: Option<crate::types::LogId>| id.map_or(0, |id| id.index);
                 let membership = metrics.membership_config.membership();
                 let last = metrics.last_log_index.unwrap_or(0);
-                let lag = metrics.replication.iter().flatten().filter(|(node, _)| **node != metrics.id);
+                let lag = metrics
+                    .replication
+                    .iter()
+                    .flatten()
+                    .filter(|(node, _)| **node != metrics.id);
                 GroupStatus {
                     group: group.id,
                     role: format!("{:?}", metrics.state).to_lowercase(),
@@ -55,7 +59,9 @@ impl RaftGroups {
                     last,
                     commit: index(metrics.local_committed),
                     applied: index(metrics.last_applied),
-                    lag: lag.map(|(node, at)| (NodeId(*node), last.saturating_sub(index(*at)))).collect(),
+                    lag: lag
+                        .map(|(node, at)| (NodeId(*node), last.saturating_sub(index(*at))))
+                        .collect(),
                     asleep: group.is_quiet(),
                     stopped: metrics.running_state.err().map(|error| error.to_string()),
                 }

@@ -63,11 +63,19 @@ impl rand::TryRng for ThreadRng {
     type Error = std::convert::Infallible;
 
     fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
-        Ok(SEEDED.with(|rng| rng.borrow_mut().as_mut().map_or_else(|| rand::rng().next_u32(), Rng::next_u32)))
+        Ok(SEEDED.with(|rng| {
+            rng.borrow_mut()
+                .as_mut()
+                .map_or_else(|| rand::rng().next_u32(), Rng::next_u32)
+        }))
     }
 
     fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
-        Ok(SEEDED.with(|rng| rng.borrow_mut().as_mut().map_or_else(|| rand::rng().next_u64(), Rng::next_u64)))
+        Ok(SEEDED.with(|rng| {
+            rng.borrow_mut()
+                .as_mut()
+                .map_or_else(|| rand::rng().next_u64(), Rng::next_u64)
+        }))
     }
 
     fn try_fill_bytes(&mut self, out: &mut [u8]) -> Result<(), Self::Error> {
@@ -89,7 +97,8 @@ impl AsyncRuntime for Runtime {
     type Sleep = <TokioRuntime as AsyncRuntime>::Sleep;
     type Instant = <TokioRuntime as AsyncRuntime>::Instant;
     type TimeoutError = <TokioRuntime as AsyncRuntime>::TimeoutError;
-    type Timeout<R, T: Future<Output = R> + OptionalSend> = <TokioRuntime as AsyncRuntime>::Timeout<R, T>;
+    type Timeout<R, T: Future<Output = R> + OptionalSend> =
+        <TokioRuntime as AsyncRuntime>::Timeout<R, T>;
     type ThreadLocalRng = ThreadRng;
     type Mpsc = <TokioRuntime as AsyncRuntime>::Mpsc;
     type Watch = <TokioRuntime as AsyncRuntime>::Watch;
@@ -112,11 +121,17 @@ impl AsyncRuntime for Runtime {
         TokioRuntime::sleep_until(deadline)
     }
 
-    fn timeout<R, F: Future<Output = R> + OptionalSend>(duration: Duration, future: F) -> Self::Timeout<R, F> {
+    fn timeout<R, F: Future<Output = R> + OptionalSend>(
+        duration: Duration,
+        future: F,
+    ) -> Self::Timeout<R, F> {
         TokioRuntime::timeout(duration, future)
     }
 
-    fn timeout_at<R, F: Future<Output = R> + OptionalSend>(deadline: Self::Instant, future: F) -> Self::Timeout<R, F> {
+    fn timeout_at<R, F: Future<Output = R> + OptionalSend>(
+        deadline: Self::Instant,
+        future: F,
+    ) -> Self::Timeout<R, F> {
         TokioRuntime::timeout_at(deadline, future)
     }
 

@@ -31,7 +31,9 @@ const CHANGES_MAX: usize = 8;
 /// Starts the clockwork; it ends with `groups`.
 pub(crate) fn start(groups: &Arc<RaftGroups>) -> JoinHandle<()> {
     let incarnation = groups.options.incarnation;
-    groups.transport.serve(Service::LIVENESS, Arc::new(Alive(incarnation)));
+    groups
+        .transport
+        .serve(Service::LIVENESS, Arc::new(Alive(incarnation)));
     tokio::spawn(run(Arc::downgrade(groups)))
 }
 
@@ -55,7 +57,9 @@ async fn run(groups: Weak<RaftGroups>) {
     loop {
         beat.tick().await;
         beats += 1;
-        let Some(groups) = groups.upgrade() else { return };
+        let Some(groups) = groups.upgrade() else {
+            return;
+        };
         while let Some(done) = pinging.try_join_next() {
             if let Ok(node) = done {
                 pinged.remove(&node);
@@ -64,7 +68,12 @@ async fn run(groups: Weak<RaftGroups>) {
         let now = groups.started.elapsed();
         let peers: BTreeSet<NodeId> = groups.directory.peers().into_iter().collect();
         detector.set_peers(&peers, now);
-        for node in peers.iter().copied().filter(|node| !pinged.contains(node)).collect::<Vec<_>>() {
+        for node in peers
+            .iter()
+            .copied()
+            .filter(|node| !pinged.contains(node))
+            .collect::<Vec<_>>()
+        {
             pinged.insert(node);
             pinging.spawn(ping(groups.clone(), node, heard_in.clone()));
         }
@@ -89,7 +98,10 @@ async fn ping(
     node: NodeId,
     heard: tokio::sync::mpsc::Sender<(NodeId, Incarnation)>,
 ) -> NodeId {
-    let answer = groups.transport.call(node, Service::LIVENESS, Bytes::new(), ASK_LIMIT).await;
+    let answer = groups
+        .transport
+        .call(node, Service::LIVENESS, Bytes::new(), ASK_LIMIT)
+        .await;
     if let Ok(body) = answer
         && let Ok(bytes) = <[u8; 16]>::try_from(body.as_ref())
     {
@@ -107,7 +119,12 @@ fn react(groups: &RaftGroups, event: &Event) {
     }
     let (Event::Suspected(node) | Event::Alive(node) | Event::Restarted(node, _)) = event;
     for group in groups.all() {
-        let member = group.metrics().membership_config.membership().get_node(&node.0).is_some();
+        let member = group
+            .metrics()
+            .membership_config
+            .membership()
+            .get_node(&node.0)
+            .is_some();
         if member && (group.leads() || group.leader() == Some(*node)) {
             group.wake();
         }
@@ -118,10 +135,20 @@ fn facts(group: &Group) -> Facts {
     let metrics = group.metrics();
     let index = |id: Option<crate::types::LogId>| id.map_or(0, |id| id.index);
     let own = metrics.id;
-    let members = metrics.membership_config.membership().nodes().map(|(id, ())| *id).filter(|id| *id != own);
-    let matched = metrics.replication.as_ref().map_or_else(Vec::new, |replication| {
-        members.map(|id| index(replication.get(&id).copied().flatten())).collect()
-    });
+    let members = metrics
+        .membership_config
+        .membership()
+        .nodes()
+        .map(|(id, ())| *id)
+        .filter(|id| *id != own);
+    let matched = metrics
+        .replication
+        .as_ref()
+        .map_or_else(Vec::new, |replication| {
+            members
+                .map(|id| index(replication.get(&id).copied().flatten()))
+                .collect()
+        });
     Facts {
         term: metrics.current_term,
         leader: metrics.current_leader,
@@ -129,13 +156,20 @@ fn facts(group: &Group) -> Facts {
         committed_index: index(metrics.local_committed),
         applied_index: index(metrics.last_applied),
         matched,
-        uniform: metrics.membership_config.membership().get_joint_config().len() == 1,
+        uniform: metrics
+            .membership_config
+            .membership()
+            .get_joint_config()
+            .len()
+            == 1,
     }
 }
 
 /// A follower's part of [`Ask::Sleep`].
 pub(crate) fn fall_asleep(groups: &RaftGroups, idle: &Idle) -> bool {
-    let Some(group) = groups.find(idle.group) else { return false };
+    let Some(group) = groups.find(idle.group) else {
+        return false;
+    };
     let agrees = sleep::follower_agrees(&facts(&group), idle);
     if agrees {
         group.sleep();
@@ -156,9 +190,18 @@ async fn put_to_sleep(groups: &RaftGroups) {
         if !sleep::leader_may_ask(own.0, &facts) || next_step(groups, &group) != Step::Nothing {
             continue;
         }
-        let idle = Idle { group: group.id, term: facts.term, leader: own.0, last_index: facts.last_index };
+        let idle = Idle {
+            group: group.id,
+            term: facts.term,
+            leader: own.0,
+            last_index: facts.last_index,
+        };
         let metrics = group.metrics();
-        let members = metrics.membership_config.membership().nodes().map(|(id, ())| NodeId(*id));
+        let members = metrics
+            .membership_config
+            .membership()
+            .nodes()
+            .map(|(id, ())| NodeId(*id));
         let followers: BTreeSet<NodeId> = members.filter(|id| *id != own).collect();
         for follower in &followers {
             asks.entry(*follower).or_default().push(idle.clone());
@@ -195,7 +238,10 @@ fn current(group: &Group) -> Option<Current> {
     let last = metrics.last_log_index.unwrap_or(0);
     let replication = metrics.replication.as_ref()?;
     let near = |at: &Option<crate::types::LogId>| at.is_some_and(|id| id.index + LAG_MAX >= last);
-    let caught_up = replication.iter().filter(|(_, at)| near(at)).map(|(node, _)| NodeId(*node));
+    let caught_up = replication
+        .iter()
+        .filter(|(_, at)| near(at))
+        .map(|(node, _)| NodeId(*node));
     Some(Current {
         voters: halves.last()?.iter().copied().map(NodeId).collect(),
         joint: halves.len() > 1,
@@ -207,7 +253,10 @@ fn current(group: &Group) -> Option<Current> {
 
 fn next_step(groups: &RaftGroups, group: &Group) -> Step {
     let voters = groups.directory.voters(group.id);
-    let wanted = Wanted { voters, learners: groups.directory.learners(group.id) };
+    let wanted = Wanted {
+        voters,
+        learners: groups.directory.learners(group.id),
+    };
     current(group).map_or(Step::Nothing, |current| plan::next_step(&current, &wanted))
 }
 
@@ -246,21 +295,33 @@ async fn take_step(group: &Group, step: Step) -> Result<(), String> {
         Step::Nothing => Ok(()),
         Step::AddLearners(nodes) => {
             for node in nodes {
-                raft.add_learner(node.0, (), false).await.map_err(|error| text(&error))?;
+                raft.add_learner(node.0, (), false)
+                    .await
+                    .map_err(|error| text(&error))?;
             }
             Ok(())
         }
         Step::AwaitCatchUp(_) => Ok(()),
         Step::ChangeVoters(voters) => {
             let voters: BTreeSet<u64> = voters.iter().map(|node| node.0).collect();
-            raft.change_membership(voters, true).await.map(drop).map_err(|error| text(&error))
+            raft.change_membership(voters, true)
+                .await
+                .map(drop)
+                .map_err(|error| text(&error))
         }
         Step::RemoveLearners(nodes) => {
             let nodes: BTreeSet<u64> = nodes.iter().map(|node| node.0).collect();
             let change = ChangeMembers::RemoveNodes(nodes);
-            raft.change_membership(change, true).await.map(drop).map_err(|error| text(&error))
+            raft.change_membership(change, true)
+                .await
+                .map(drop)
+                .map_err(|error| text(&error))
         }
-        Step::TransferLeader(to) => raft.trigger().transfer_leader(to.0).await.map_err(|error| text(&error)),
+        Step::TransferLeader(to) => raft
+            .trigger()
+            .transfer_leader(to.0)
+            .await
+            .map_err(|error| text(&error)),
     }
 }
 
@@ -278,7 +339,9 @@ async fn trim(groups: &RaftGroups) {
         return;
     }
     for (id, _) in pinning {
-        let Some(group) = groups.find(id) else { continue };
+        let Some(group) = groups.find(id) else {
+            continue;
+        };
         if let Err(error) = group.trim().await {
             tracing::warn!(group = %id, %error, "the log could not be trimmed");
         }

@@ -35,13 +35,23 @@ pub(crate) struct VoteWire {
 
 impl From<Vote> for VoteWire {
     fn from(vote: Vote) -> Self {
-        VoteWire { term: vote.leader_id.term, node: vote.leader_id.voted_for, committed: vote.committed }
+        VoteWire {
+            term: vote.leader_id.term,
+            node: vote.leader_id.voted_for,
+            committed: vote.committed,
+        }
     }
 }
 
 impl From<VoteWire> for Vote {
     fn from(wire: VoteWire) -> Self {
-        Vote { leader_id: LeaderId { term: wire.term, voted_for: wire.node }, committed: wire.committed }
+        Vote {
+            leader_id: LeaderId {
+                term: wire.term,
+                voted_for: wire.node,
+            },
+            committed: wire.committed,
+        }
     }
 }
 
@@ -92,7 +102,10 @@ fn call(kind: u8, message: &impl Serialize) -> Bytes {
     out.into()
 }
 
-pub(crate) fn append_call(group: GroupId, request: &openraft::raft::AppendEntriesRequest<Types>) -> Bytes {
+pub(crate) fn append_call(
+    group: GroupId,
+    request: &openraft::raft::AppendEntriesRequest<Types>,
+) -> Bytes {
     let body = crate::codec::encode_append(group, request);
     let mut out = BytesMut::with_capacity(1 + body.len());
     out.put_u8(APPEND);
@@ -111,12 +124,14 @@ pub(crate) fn append_answer(response: &AppendEntriesResponse<Types>) -> Bytes {
 }
 
 pub(crate) fn read_append_answer(body: &[u8]) -> Result<AppendEntriesResponse<Types>, StoreError> {
-    Ok(match raft_machine::decode("an append answer", FORMAT, body)? {
-        AppendAnswer::Success => AppendEntriesResponse::Success,
-        AppendAnswer::Partial(id) => AppendEntriesResponse::PartialSuccess(from_wire(id)),
-        AppendAnswer::Conflict => AppendEntriesResponse::Conflict,
-        AppendAnswer::HigherVote(vote) => AppendEntriesResponse::HigherVote(vote.into()),
-    })
+    Ok(
+        match raft_machine::decode("an append answer", FORMAT, body)? {
+            AppendAnswer::Success => AppendEntriesResponse::Success,
+            AppendAnswer::Partial(id) => AppendEntriesResponse::PartialSuccess(from_wire(id)),
+            AppendAnswer::Conflict => AppendEntriesResponse::Conflict,
+            AppendAnswer::HigherVote(vote) => AppendEntriesResponse::HigherVote(vote.into()),
+        },
+    )
 }
 
 pub(crate) fn vote_call(kind: u8, group: GroupId, request: &VoteRequest<Types>) -> Bytes {
@@ -147,7 +162,11 @@ pub(crate) fn vote_answer(response: &VoteResponse<Types>) -> Bytes {
 
 pub(crate) fn read_vote_answer(body: &[u8]) -> Result<VoteResponse<Types>, StoreError> {
     let answer: VoteAnswer = raft_machine::decode("a vote answer", FORMAT, body)?;
-    Ok(VoteResponse::new(Vote::from(answer.vote), from_wire(answer.last), answer.granted))
+    Ok(VoteResponse::new(
+        Vote::from(answer.vote),
+        from_wire(answer.last),
+        answer.granted,
+    ))
 }
 
 pub(crate) fn transfer_call(group: GroupId, request: &TransferLeaderRequest<Types>) -> Bytes {
@@ -160,9 +179,12 @@ pub(crate) fn transfer_call(group: GroupId, request: &TransferLeaderRequest<Type
     call(TRANSFER, &message)
 }
 
-pub(crate) fn read_transfer_call(body: &[u8]) -> Result<(GroupId, TransferLeaderRequest<Types>), StoreError> {
+pub(crate) fn read_transfer_call(
+    body: &[u8],
+) -> Result<(GroupId, TransferLeaderRequest<Types>), StoreError> {
     let message: TransferMessage = raft_machine::decode("a leader transfer", FORMAT, body)?;
-    let request = TransferLeaderRequest::new(message.vote.into(), message.to, from_wire(message.last));
+    let request =
+        TransferLeaderRequest::new(message.vote.into(), message.to, from_wire(message.last));
     Ok((message.group, request))
 }
 
@@ -215,7 +237,9 @@ pub(crate) async fn write_end(stream: &mut (impl AsyncWrite + Unpin)) -> std::io
 }
 
 /// Reads the next row; `None` at the end that the sender wrote.
-pub(crate) async fn read_row(stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<Option<(Bytes, Bytes)>> {
+pub(crate) async fn read_row(
+    stream: &mut (impl AsyncRead + Unpin),
+) -> std::io::Result<Option<(Bytes, Bytes)>> {
     let too_long = || std::io::Error::other("a snapshot's row is too long");
     let key_len = stream.read_u32().await?;
     if key_len == END_OF_ROWS {

@@ -29,7 +29,9 @@ pub enum StoreError {
     #[error("the state database holds a damaged record: {0}")]
     Damaged(String),
     /// A record of a newer version.
-    #[error("the state holds {what} of format {found}, this program knows up to {known}: upgrade this node")]
+    #[error(
+        "the state holds {what} of format {found}, this program knows up to {known}: upgrade this node"
+    )]
     Newer {
         /// What kind of record.
         what: &'static str,
@@ -64,7 +66,12 @@ pub trait Batch: View {
 /// A deterministic state machine over one group's keys. Keys that start with byte 0xFF are the driver's.
 pub trait Machine: Send + Sync + 'static {
     /// Applies the command of the log entry `index`; returns the response for the proposer.
-    fn apply(&self, batch: &mut dyn Batch, index: u64, command: &[u8]) -> Result<Vec<u8>, StoreError>;
+    fn apply(
+        &self,
+        batch: &mut dyn Batch,
+        index: u64,
+        command: &[u8],
+    ) -> Result<Vec<u8>, StoreError>;
 
     /// Answers a question from a view; changes nothing.
     fn query(&self, view: &dyn View, query: &[u8]) -> Result<Vec<u8>, StoreError>;
@@ -146,11 +153,19 @@ pub fn encode<T: Serialize>(version: u8, record: &T) -> Vec<u8> {
 }
 
 /// Decodes what [`encode`] made; refuses an unknown version and trailing bytes.
-pub fn decode<'a, T: Deserialize<'a>>(what: &'static str, known: u8, bytes: &'a [u8]) -> Result<T, StoreError> {
+pub fn decode<'a, T: Deserialize<'a>>(
+    what: &'static str,
+    known: u8,
+    bytes: &'a [u8],
+) -> Result<T, StoreError> {
     let damaged = |why: &str| StoreError::Damaged(format!("{what}: {why}"));
     let (&version, rest) = bytes.split_first().ok_or_else(|| damaged("empty"))?;
     if version > known {
-        return Err(StoreError::Newer { what, found: version, known });
+        return Err(StoreError::Newer {
+            what,
+            found: version,
+            known,
+        });
     }
     if version == 0 {
         return Err(damaged("version 0"));

@@ -26,8 +26,15 @@ pub use show::variables;
 
 /// An edge cloud in one program: S3 objects on one machine or many.
 #[derive(Debug, Parser)]
-#[command(name = "skerry", version, propagate_version = true, arg_required_else_help = true)]
-#[command(after_help = "Examples:\n  skerry up                      start a site of one node in ./skerry-data or the default folder\n  skerry up --nodes 3            three processes on this machine form a site\n  eval \"$(skerry env)\"           let S3 clients find it\n  skerry status                  is everything well?")]
+#[command(
+    name = "skerry",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
+#[command(
+    after_help = "Examples:\n  skerry up                      start a site of one node in ./skerry-data or the default folder\n  skerry up --nodes 3            three processes on this machine form a site\n  eval \"$(skerry env)\"           let S3 clients find it\n  skerry status                  is everything well?"
+)]
 pub struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -89,7 +96,10 @@ pub struct At {
 impl At {
     /// A folder, and how to print.
     pub fn new(data: PathBuf, output: Output) -> Self {
-        At { data: Some(data), output }
+        At {
+            data: Some(data),
+            output,
+        }
     }
 }
 
@@ -169,7 +179,11 @@ struct JoinArguments {
     /// A server of the site, HOST:PORT of its node listener (default: those in the token)
     address: Option<String>,
     /// The token
-    #[arg(long, conflicts_with = "token_file", required_unless_present = "token_file")]
+    #[arg(
+        long,
+        conflicts_with = "token_file",
+        required_unless_present = "token_file"
+    )]
     token: Option<String>,
     /// A file with the token, so that it stays out of the process list; `-` is stdin
     #[arg(long, value_name = "FILE")]
@@ -300,12 +314,17 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Placement(PlacementCommand::Show(at)) => show::placement(&at).await,
         Command::Object(ObjectCommand::Where { path, at }) => show::whereabouts(&at, &path).await,
         Command::Token(TokenCommand::Create { ttl, at }) => admin::create_token(&at, ttl).await,
-        Command::User(UserCommand::Create { name, role, project, at }) => {
-            admin::create_user(&at, &name, role, &project).await
-        }
+        Command::User(UserCommand::Create {
+            name,
+            role,
+            project,
+            at,
+        }) => admin::create_user(&at, &name, role, &project).await,
         Command::User(UserCommand::Ls(at)) => admin::users(&at).await,
         Command::User(UserCommand::Rm { name, at }) => admin::remove(&at, "users", &name).await,
-        Command::Key(KeyCommand::Create { user, note, at }) => admin::create_key(&at, &user, &note).await,
+        Command::Key(KeyCommand::Create { user, note, at }) => {
+            admin::create_key(&at, &user, &note).await
+        }
         Command::Key(KeyCommand::Ls(at)) => admin::keys(&at).await,
         Command::Key(KeyCommand::Rm { key, at }) => admin::remove(&at, "keys", &key).await,
         Command::Completions { shell } => {
@@ -323,7 +342,10 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode> {
 
 impl ListenArguments {
     fn settings(&self) -> settings::Settings {
-        let mut settings = settings::Settings { listen: settings::last_listen(), ..settings::Settings::default() };
+        let mut settings = settings::Settings {
+            listen: settings::last_listen(),
+            ..settings::Settings::default()
+        };
         settings.listen.s3 = self.s3_listen.clone().unwrap_or_default();
         settings.listen.node = self.node_listen.clone().unwrap_or_default();
         settings.listen.http = self.http_listen.clone().unwrap_or_default();

@@ -36,12 +36,19 @@ const FILE_BYTES_MAX: u64 = 16 << 20;
 pub fn start(format: LogFormat, file: Option<&Path>) -> Result<()> {
     let filter = EnvFilter::try_from_env("SKERRY_LOG")
         .unwrap_or_else(|_| EnvFilter::new("info,openraft=error,hyper=warn,s3s=warn"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false);
     match (file, format) {
         (None, LogFormat::Text) => builder.with_writer(io::stderr).with_ansi(false).init(),
         (None, LogFormat::Json) => builder.with_writer(io::stderr).json().init(),
-        (Some(path), LogFormat::Text) => builder.with_writer(RotatedFile::open(path)?).with_ansi(false).init(),
-        (Some(path), LogFormat::Json) => builder.with_writer(RotatedFile::open(path)?).json().init(),
+        (Some(path), LogFormat::Text) => builder
+            .with_writer(RotatedFile::open(path)?)
+            .with_ansi(false)
+            .init(),
+        (Some(path), LogFormat::Json) => {
+            builder.with_writer(RotatedFile::open(path)?).json().init()
+        }
     }
     Ok(())
 }
@@ -61,9 +68,16 @@ impl RotatedFile {
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir)?;
         }
-        let file = fs::OpenOptions::new().create(true).append(true).open(path)?;
+        let file = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)?;
         let len = file.metadata()?.len();
-        Ok(RotatedFile(Arc::new(Mutex::new(Rotated { path: path.to_owned(), file, len }))))
+        Ok(RotatedFile(Arc::new(Mutex::new(Rotated {
+            path: path.to_owned(),
+            file,
+            len,
+        }))))
     }
 }
 
@@ -72,7 +86,10 @@ impl Write for RotatedFile {
         let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if log.len + line.len() as u64 > FILE_BYTES_MAX {
             fs::rename(&log.path, log.path.with_extension("log.1"))?;
-            log.file = fs::OpenOptions::new().create(true).append(true).open(&log.path)?;
+            log.file = fs::OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(&log.path)?;
             log.len = 0;
         }
         let written = log.file.write(line)?;
@@ -81,7 +98,11 @@ impl Write for RotatedFile {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).file.flush()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .file
+            .flush()
     }
 }
 

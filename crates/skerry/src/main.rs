@@ -14,7 +14,9 @@ mod up;
 
 fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
     let result = match runtime {
         Ok(runtime) => runtime.block_on(cli::run(arguments)),
         Err(error) => Err(anyhow::Error::new(error).context("can't start the async runtime")),

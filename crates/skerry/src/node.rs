@@ -22,7 +22,9 @@ use platform::system::SystemPlatform;
 use raft_groups::{Machines, Options, RaftGroups};
 use raft_machine::Machine;
 use raft_wal::{Wal, WalOptions};
-use registry::{Cache, CacheOptions, ChangeSignal, IdSource, Registry, RegistryMachine, RegistryOptions, Uid};
+use registry::{
+    Cache, CacheOptions, ChangeSignal, IdSource, Registry, RegistryMachine, RegistryOptions, Uid,
+};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -113,7 +115,10 @@ struct SiteMachines(ChangeSignal);
 impl Machines for SiteMachines {
     fn machine(&self, group: GroupId) -> Arc<dyn Machine> {
         match group {
-            REGISTRY_GROUP => Arc::new(RegistryMachine::new(self.0.clone(), RegistryOptions::default())),
+            REGISTRY_GROUP => Arc::new(RegistryMachine::new(
+                self.0.clone(),
+                RegistryOptions::default(),
+            )),
             _ => Arc::new(object_core::meta::machine::MetaMachine::new()),
         }
     }
@@ -127,14 +132,20 @@ impl LocalLeadership for Leadership {
     }
 
     fn groups(&self) -> Vec<GroupId> {
-        self.0.ids().into_iter().filter(|group| *group != REGISTRY_GROUP).collect()
+        self.0
+            .ids()
+            .into_iter()
+            .filter(|group| *group != REGISTRY_GROUP)
+            .collect()
     }
 }
 
 /// Binds an address; a taken port is said in words.
 async fn bind(what: &str, address: &str) -> Result<TcpListener> {
     let bound = TcpListener::bind(address).await;
-    bound.with_context(|| format!("can't listen on {address} for {what}: stop what uses it, or name another address"))
+    bound.with_context(|| {
+        format!("can't listen on {address} for {what}: stop what uses it, or name another address")
+    })
 }
 
 impl Node {
@@ -146,7 +157,13 @@ impl Node {
             Some(own) => own,
             None => {
                 let listen = settings.listen.clone();
-                found::found(&folder, &*platform, listen, settings.site_name.clone(), settings.groups)?;
+                found::found(
+                    &folder,
+                    &*platform,
+                    listen,
+                    settings.site_name.clone(),
+                    settings.groups,
+                )?;
                 NodeSelf::load(&folder)?.context("the folder that was just made can't be read")?
             }
         };
@@ -174,7 +191,10 @@ impl Node {
             folder.set_marker(&own.marker)?;
         }
         let spec = ServerSpec {
-            address: settings.advertise.clone().unwrap_or_else(|| listen.node.clone()),
+            address: settings
+                .advertise
+                .clone()
+                .unwrap_or_else(|| listen.node.clone()),
             s3_address: listen.s3.clone(),
             http_address: listen.http.clone(),
             weight: 100,
@@ -184,9 +204,16 @@ impl Node {
         let topology = Arc::new(Topology::new(id, own.known.clone()));
         topology.note(id, spec.clone());
         let identity = own.tls();
-        let config = TlsConfig { site, node: id, listener: node_listener, identity };
+        let config = TlsConfig {
+            site,
+            node: id,
+            listener: node_listener,
+            identity,
+        };
         let transport = TlsTransport::start(config, topology.clone())?;
-        let wal = Wal::open(platform.clone(), "wal", WalOptions::default()).await.context("can't open the log")?;
+        let wal = Wal::open(platform.clone(), "wal", WalOptions::default())
+            .await
+            .context("can't open the log")?;
         let wal = Arc::new(wal);
         let signal = ChangeSignal::new();
         let groups = RaftGroups::start(
@@ -199,7 +226,12 @@ impl Node {
         )
         .await?;
         let source = Arc::new(Ids(platform.clone()));
-        let registry = Arc::new(Registry::new(groups.clone(), REGISTRY_GROUP, source, signal));
+        let registry = Arc::new(Registry::new(
+            groups.clone(),
+            REGISTRY_GROUP,
+            source,
+            signal,
+        ));
         groups.open(REGISTRY_GROUP).await?;
         if folder.secret_path(FOUNDING).exists() {
             let founding = async {
@@ -207,9 +239,19 @@ impl Node {
                 for group in 1..=settings.groups {
                     groups.bootstrap(GroupId(group)).await?;
                 }
-                site::found(&folder, &*platform, &registry, site, &site_key, (id, spec.clone())).await
+                site::found(
+                    &folder,
+                    &*platform,
+                    &registry,
+                    site,
+                    &site_key,
+                    (id, spec.clone()),
+                )
+                .await
             };
-            tokio::time::timeout(FOUND_LIMIT, founding).await.context("the new site did not come up in time")??;
+            tokio::time::timeout(FOUND_LIMIT, founding)
+                .await
+                .context("the new site did not come up in time")??;
         }
         transport.serve_joins(Arc::new(JoinDoor {
             site,
@@ -218,7 +260,10 @@ impl Node {
             site_key: site_key.clone(),
             topology: topology.clone(),
         }));
-        let heard = || CacheOptions { index: None, hear_every: Some(HEAR_EVERY) };
+        let heard = || CacheOptions {
+            index: None,
+            hear_every: Some(HEAR_EVERY),
+        };
         let servers = Arc::new(Cache::<Server>::start(&registry));
         let maps = Arc::new(Cache::<Placement>::start(&registry));
         let users = Arc::new(Cache::<User>::start(&registry));
@@ -226,16 +271,32 @@ impl Node {
         let buckets = Arc::new(Cache::<Bucket>::start(&registry));
         let keys = Keys::new(settings.identity_cache_ttl);
         let mut tasks = vec![
-            site::follow(folder.clone(), topology.clone(), groups.clone(), servers.clone(), maps.clone()),
+            site::follow(
+                folder.clone(),
+                topology.clone(),
+                groups.clone(),
+                servers.clone(),
+                maps.clone(),
+            ),
             site::publish_epochs(registry.clone(), groups.clone(), servers, maps),
             site::announce_until_done(registry.clone(), id, spec),
             keys.follow(site_key.clone(), users.clone(), access_keys),
-            certificate::renew_when_due(folder.clone(), platform.clone(), transport.clone(), topology.clone(), own.certificate),
+            certificate::renew_when_due(
+                folder.clone(),
+                platform.clone(),
+                transport.clone(),
+                topology.clone(),
+                own.certificate,
+            ),
         ];
         let stop = CancellationToken::new();
         let blocks = Arc::new(BlockStore::open(platform.clone(), StoreOptions::default()).await?);
-        let peers =
-            Arc::new(BlockPeers::new(id, blocks.clone(), transport.clone() as Arc<dyn Transport>, platform.clone()));
+        let peers = Arc::new(BlockPeers::new(
+            id,
+            blocks.clone(),
+            transport.clone() as Arc<dyn Transport>,
+            platform.clone(),
+        ));
         transport.serve(Service::BLOCKS, Arc::new(BlockService::new(blocks.clone())));
         topology.wait_for_map().await;
         let parts = GatewayParts {
@@ -247,7 +308,11 @@ impl Node {
             metrics: Arc::new(ObjectMetrics::default()),
         };
         let gateway = Gateway::new(parts, GatewayOptions::default());
-        let jobs = Arc::new(Jobs::new(&gateway, Arc::new(Leadership(groups.clone())), &JobOptions::default()));
+        let jobs = Arc::new(Jobs::new(
+            &gateway,
+            Arc::new(Leadership(groups.clone())),
+            &JobOptions::default(),
+        ));
         let running = jobs.clone();
         tasks.push(tokio::spawn(async move { running.run().await }));
         let node = Arc::new(Node {
@@ -278,15 +343,24 @@ impl Node {
     }
 
     fn serve(&self, task: JoinHandle<()>) {
-        self.serving.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(task);
+        self.serving
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .push(task);
     }
 
     fn serve_s3(&self, keys: Arc<Keys>, listener: TcpListener) -> JoinHandle<()> {
-        let options = DoorOptions { request_id_seed: self.random_u64(), ..DoorOptions::default() };
+        let options = DoorOptions {
+            request_id_seed: self.random_u64(),
+            ..DoorOptions::default()
+        };
         let door = S3Door::new(Arc::new(self.gateway.clone()), keys, options);
         let stop = self.stop.clone();
         tokio::spawn(async move {
-            door.serve(listener, Arc::new(|| None), async move { stop.cancelled().await }).await;
+            door.serve(listener, Arc::new(|| None), async move {
+                stop.cancelled().await
+            })
+            .await;
         })
     }
 
@@ -314,8 +388,12 @@ impl Node {
     /// Lets requests end, then stops everything in the reverse order of its start.
     pub async fn stop(&self) {
         self.stop.cancel();
-        let serving: Vec<_> =
-            self.serving.lock().unwrap_or_else(std::sync::PoisonError::into_inner).drain(..).collect();
+        let serving: Vec<_> = self
+            .serving
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .drain(..)
+            .collect();
         let drained = tokio::time::timeout(DRAIN, futures::future::join_all(serving)).await;
         if drained.is_err() {
             tracing::warn!("some requests were cut off");

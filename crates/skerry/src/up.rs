@@ -46,11 +46,19 @@ impl Listen {
 }
 
 /// Runs a site until Ctrl-C or SIGTERM.
-pub async fn run(data: &Path, nodes: u16, listen: Listen, log_format: LogFormat) -> Result<ExitCode> {
+pub async fn run(
+    data: &Path,
+    nodes: u16,
+    listen: Listen,
+    log_format: LogFormat,
+) -> Result<ExitCode> {
     check_folder(data)?;
     let known = u16::try_from(cli::folder::nodes(data).len()).unwrap_or(u16::MAX);
     if known > nodes {
-        print::note(format!("the site in {} has {known} nodes: all of them are started", data.display()));
+        print::note(format!(
+            "the site in {} has {known} nodes: all of them are started",
+            data.display()
+        ));
     }
     match nodes.max(known) {
         1 => run_here(data, listen, log_format).await,
@@ -61,7 +69,10 @@ pub async fn run(data: &Path, nodes: u16, listen: Listen, log_format: LogFormat)
 /// The folder is a site's, or can become one.
 fn check_folder(data: &Path) -> Result<()> {
     if data.join("node.json").exists() {
-        bail!("{} is the folder of one node: run it with `skerry server --data {0}`", data.display());
+        bail!(
+            "{} is the folder of one node: run it with `skerry server --data {0}`",
+            data.display()
+        );
     }
     let entries = match std::fs::read_dir(data) {
         Ok(entries) => entries,
@@ -90,11 +101,15 @@ fn settings_for(folder: &Path, listen: Listen, n: u16) -> Settings {
         true => settings::last_listen(),
         false => listen.addresses(n - 1),
     };
-    Settings { listen, ..Settings::default() }
+    Settings {
+        listen,
+        ..Settings::default()
+    }
 }
 
 async fn run_here(data: &Path, listen: Listen, log_format: LogFormat) -> Result<ExitCode> {
-    std::fs::create_dir_all(data).with_context(|| format!("can't make the data folder {}", data.display()))?;
+    std::fs::create_dir_all(data)
+        .with_context(|| format!("can't make the data folder {}", data.display()))?;
     logs::start(log_format, Some(&log_file(data, 1)))?;
     let folder = node_folder(data, 1);
     let node = Node::start(&folder, &settings_for(&folder, listen, 1)).await?;
@@ -129,20 +144,51 @@ struct Processes<'a> {
 impl Processes<'_> {
     fn spawn(&self, n: u16) -> Result<Process> {
         let folder = node_folder(self.data, n);
-        let mut command = Command::new(std::env::current_exe().context("can't find this program's file")?);
-        command.arg("server").arg("--with-parent").arg("--data").arg(&folder);
-        command.arg("--log-file").arg(log_file(self.data, n)).args(["--log-format", self.log_format.name()]);
+        let mut command =
+            Command::new(std::env::current_exe().context("can't find this program's file")?);
+        command
+            .arg("server")
+            .arg("--with-parent")
+            .arg("--data")
+            .arg(&folder);
+        command
+            .arg("--log-file")
+            .arg(log_file(self.data, n))
+            .args(["--log-format", self.log_format.name()]);
         if !folder.join("node.json").exists() {
             let listen = self.listen.addresses(n - 1);
-            command.args(["--s3-listen", &listen.s3, "--node-listen", &listen.node, "--http-listen", &listen.http]);
+            command.args([
+                "--s3-listen",
+                &listen.s3,
+                "--node-listen",
+                &listen.node,
+                "--http-listen",
+                &listen.http,
+            ]);
         }
-        for name in ["SKERRY_DATA", "SKERRY_S3_LISTEN", "SKERRY_NODE_LISTEN", "SKERRY_HTTP_LISTEN", "SKERRY_ADVERTISE"] {
+        for name in [
+            "SKERRY_DATA",
+            "SKERRY_S3_LISTEN",
+            "SKERRY_NODE_LISTEN",
+            "SKERRY_HTTP_LISTEN",
+            "SKERRY_ADVERTISE",
+        ] {
             command.env_remove(name);
         }
         // Ctrl-C reaches the whole foreground group: the processes are stopped by this one, in order.
-        command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
-        let child = command.spawn().with_context(|| format!("can't start node {n}"))?;
-        Ok(Process { n, child, started: Instant::now() })
+        command
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .kill_on_drop(true);
+        let child = command
+            .spawn()
+            .with_context(|| format!("can't start node {n}"))?;
+        Ok(Process {
+            n,
+            child,
+            started: Instant::now(),
+        })
     }
 
     fn start(&mut self, n: u16) -> Result<()> {
@@ -159,7 +205,10 @@ impl Processes<'_> {
                 if process.started.elapsed() < RESTART_PAUSE {
                     continue;
                 }
-                print::note(format!("node {} ended ({status}): starting it again", process.n));
+                print::note(format!(
+                    "node {} ended ({status}): starting it again",
+                    process.n
+                ));
                 let n = process.n;
                 self.running[at] = self.spawn(n)?;
             }
@@ -176,19 +225,36 @@ impl Processes<'_> {
             }
         }
         for process in &mut self.running {
-            if tokio::time::timeout(cli::STOP_LIMIT, process.child.wait()).await.is_err() {
-                print::note(format!("node {} did not stop in time and was ended", process.n));
+            if tokio::time::timeout(cli::STOP_LIMIT, process.child.wait())
+                .await
+                .is_err()
+            {
+                print::note(format!(
+                    "node {} did not stop in time and was ended",
+                    process.n
+                ));
                 let _ = process.child.kill().await;
             }
         }
     }
 }
 
-async fn run_processes(data: &Path, nodes: u16, listen: Listen, log_format: LogFormat) -> Result<ExitCode> {
-    std::fs::create_dir_all(data.join("logs")).with_context(|| format!("can't make {}", data.display()))?;
+async fn run_processes(
+    data: &Path,
+    nodes: u16,
+    listen: Listen,
+    log_format: LogFormat,
+) -> Result<ExitCode> {
+    std::fs::create_dir_all(data.join("logs"))
+        .with_context(|| format!("can't make {}", data.display()))?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut processes = Processes { data, listen, log_format, running: Vec::new() };
+    let mut processes = Processes {
+        data,
+        listen,
+        log_format,
+        running: Vec::new(),
+    };
     let at = At::json_of(data);
     let started = tokio::select! {
         biased;
@@ -223,14 +289,19 @@ async fn run_processes(data: &Path, nodes: u16, listen: Listen, log_format: LogF
 /// Starts known nodes, then joins the missing ones; returns when the site is ready.
 async fn start_all(processes: &mut Processes<'_>, nodes: u16, at: &At) -> Result<SiteStatus> {
     let data = processes.data;
-    let known: Vec<u16> = (1..=nodes).filter(|n| node_folder(data, *n).join("node.json").exists()).collect();
+    let known: Vec<u16> = (1..=nodes)
+        .filter(|n| node_folder(data, *n).join("node.json").exists())
+        .collect();
     for n in known.iter().copied().chain(known.is_empty().then_some(1)) {
         processes.start(n)?;
     }
     for n in (2..=nodes).filter(|n| !known.contains(n)) {
         let body = json!({ "ttl_s": 600, "role": "server" });
-        let token: TokenShown =
-            until(processes, async || cli::client::post(at, "/v1/tokens", &body).await).await.context("no join token")?;
+        let token: TokenShown = until(processes, async || {
+            cli::client::post(at, "/v1/tokens", &body).await
+        })
+        .await
+        .context("no join token")?;
         let listen = processes.listen.addresses(n - 1);
         let token = JoinToken::parse(&token.token)?;
         cli::join_folder(&node_folder(data, n), listen, &token, None).await?;
@@ -246,7 +317,11 @@ async fn start_all(processes: &mut Processes<'_>, nodes: u16, at: &At) -> Result
             let reasons: Vec<_> = status
                 .nodes
                 .iter()
-                .flat_map(|node| node.reasons.iter().map(move |reason| format!("node {}: {reason}", node.node)))
+                .flat_map(|node| {
+                    node.reasons
+                        .iter()
+                        .map(move |reason| format!("node {}: {reason}", node.node))
+                })
                 .collect();
             bail!("{}", reasons.join("; "));
         }
@@ -257,12 +332,19 @@ async fn start_all(processes: &mut Processes<'_>, nodes: u16, at: &At) -> Result
 }
 
 /// Tries until it works, while the processes live.
-async fn until<T>(processes: &mut Processes<'_>, attempt: impl AsyncFn() -> Result<T>) -> Result<T> {
+async fn until<T>(
+    processes: &mut Processes<'_>,
+    attempt: impl AsyncFn() -> Result<T>,
+) -> Result<T> {
     let end = Instant::now() + READY_LIMIT;
     loop {
         for process in &mut processes.running {
             if let Some(status) = process.child.try_wait()? {
-                bail!("node {} ended ({status}); see {}", process.n, log_file(processes.data, process.n).display());
+                bail!(
+                    "node {} ended ({status}); see {}",
+                    process.n,
+                    log_file(processes.data, process.n).display()
+                );
             }
         }
         match attempt().await {
@@ -277,9 +359,16 @@ async fn until<T>(processes: &mut Processes<'_>, attempt: impl AsyncFn() -> Resu
 fn welcome(data: &Path, status: &SiteStatus) {
     let program = std::env::args().next().unwrap_or_else(|| "skerry".into());
     let at = format!("--data {}", data.display());
-    print::note(format!("site {} is up: {} node(s)", status.site, status.nodes.len()));
+    print::note(format!(
+        "site {} is up: {} node(s)",
+        status.site,
+        status.nodes.len()
+    ));
     for node in &status.nodes {
-        print::note(format!("  node {}  S3 {}  health and metrics {}", node.node, node.endpoints.s3, node.endpoints.http));
+        print::note(format!(
+            "  node {}  S3 {}  health and metrics {}",
+            node.node, node.endpoints.s3, node.endpoints.http
+        ));
     }
     print::note(format!("  data   {}", data.display()));
     for notice in &status.notices {

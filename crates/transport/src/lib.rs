@@ -74,6 +74,9 @@ pub enum TransportError {
 pub struct Refusal(pub String);
 
 /// A two-way stream of bytes with back-pressure; dropping it before its end breaks it at the other side.
+///
+/// What was written surely leaves with `flush` or `shutdown`. When both sides shut down, and the opener has read what was
+/// sent, the connection below serves the next stream; otherwise that one begins with a handshake of its own.
 pub type BulkStream = Pin<Box<dyn Duplex>>;
 
 /// Both directions of a [`BulkStream`]. `shutdown` of the write half tells the other side that all was sent.
@@ -82,6 +85,9 @@ pub trait Duplex: AsyncRead + AsyncWrite + Send {}
 impl<T: AsyncRead + AsyncWrite + Send> Duplex for T {}
 
 /// What a node does with the calls that reach it.
+///
+/// The futures are dropped when nobody waits any more: the deadline passed, the caller left, the connection broke. What
+/// must not stop half-way belongs into a task of its own.
 #[async_trait]
 pub trait Handler: Send + Sync {
     /// Answers a call from the authenticated node `from`.

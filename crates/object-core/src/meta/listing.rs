@@ -99,10 +99,10 @@ fn page(view: &dyn View, wanted: &Wanted<'_>, slots: &[u16]) -> Result<ListPage,
     loop {
         let mut least: Option<String> = None;
         for cursor in &mut cursors {
-            if let Some(row) = cursor.peek(view, wanted)? {
-                if least.as_deref().is_none_or(|least| row.name() < least) {
-                    least = Some(row.name().to_owned());
-                }
+            if let Some(row) = cursor.peek(view, wanted)?
+                && least.as_deref().is_none_or(|least| row.name() < least)
+            {
+                least = Some(row.name().to_owned());
             }
         }
         let Some(name) = least else { return Ok(page) };

@@ -39,6 +39,8 @@ records! {
 }
 
 /// One version of a key.
+// Nearly all are objects: a box would only cost.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum VersionRecord {
     /// An object.

@@ -58,9 +58,14 @@ fn stored() -> Stored {
 
 #[test]
 fn a_resource() {
-    pin("a resource", resource::STORED_FORMAT, &stored(), "01016101010101010101010101010101010101ac020302e80701d00f01016c017601016b01770101\
+    pin(
+        "a resource",
+        resource::STORED_FORMAT,
+        &stored(),
+        "01016101010101010101010101010101010101ac020302e80701d00f01016c017601016b01770101\
          4e016e02020202020202020202020202020202010166010170808080808080808080020201090201\
-         080101690178");
+         080101690178",
+    );
 }
 
 #[test]
@@ -212,7 +217,12 @@ fn questions_and_answers() {
         after: Some("a".into()),
         at: Some(Revision(9)),
     };
-    pin("a list", QUERY_FORMAT, &Query::List(list), "01010150016101016901780100016c0101760a0101610109");
+    pin(
+        "a list",
+        QUERY_FORMAT,
+        &Query::List(list),
+        "01010150016101016901780100016c0101760a0101610109",
+    );
     let changes = ChangesQuery {
         since: Revision(9),
         kinds: vec!["P".into()],

@@ -10,7 +10,12 @@ use super::{At, client, print};
 use crate::node::admin::{KeyShown, TokenShown, UserShown};
 
 pub async fn create_token(at: &At, ttl_s: u64) -> Result<ExitCode> {
-    let token: TokenShown = client::post(at, "/v1/tokens", &json!({ "ttl_s": ttl_s, "role": "server" })).await?;
+    let token: TokenShown = client::post(
+        at,
+        "/v1/tokens",
+        &json!({ "ttl_s": ttl_s, "role": "server" }),
+    )
+    .await?;
     print::either(at.output, &token, || token.token.clone())?;
     Ok(ExitCode::SUCCESS)
 }
@@ -19,22 +24,36 @@ pub async fn create_user(at: &At, name: &str, role: Role, project: &str) -> Resu
     let body = json!({ "name": name, "role": role, "project": project });
     let user: UserShown = client::post(at, "/v1/users", &body).await?;
     print::either(at.output, &user, || {
-        format!("user {} made; give it a key with `skerry key create --user {}`", user.name, user.name)
+        format!(
+            "user {} made; give it a key with `skerry key create --user {}`",
+            user.name, user.name
+        )
     })?;
     Ok(ExitCode::SUCCESS)
 }
 
 pub async fn users(at: &At) -> Result<ExitCode> {
     let users: Vec<UserShown> = client::get(at, "/v1/users").await?;
-    print::either(at.output, &json!({ "output_version": 1, "users": users }), || {
-        let rows = users.iter().map(|user| vec![user.name.clone(), user.role.to_string(), user.project.clone()]);
-        print::table(&["name", "role", "project"], rows.collect())
-    })?;
+    print::either(
+        at.output,
+        &json!({ "output_version": 1, "users": users }),
+        || {
+            let rows = users.iter().map(|user| {
+                vec![
+                    user.name.clone(),
+                    user.role.to_string(),
+                    user.project.clone(),
+                ]
+            });
+            print::table(&["name", "role", "project"], rows.collect())
+        },
+    )?;
     Ok(ExitCode::SUCCESS)
 }
 
 pub async fn create_key(at: &At, user: &str, note: &str) -> Result<ExitCode> {
-    let key: KeyShown = client::post(at, "/v1/keys", &json!({ "user": user, "note": note })).await?;
+    let key: KeyShown =
+        client::post(at, "/v1/keys", &json!({ "user": user, "note": note })).await?;
     print::either(at.output, &key, || {
         let secret = key.secret_key.as_deref().unwrap_or_default();
         format!("access key  {}\nsecret key  {secret}", key.access_key)
@@ -45,10 +64,16 @@ pub async fn create_key(at: &At, user: &str, note: &str) -> Result<ExitCode> {
 
 pub async fn keys(at: &At) -> Result<ExitCode> {
     let keys: Vec<KeyShown> = client::get(at, "/v1/keys").await?;
-    print::either(at.output, &json!({ "output_version": 1, "keys": keys }), || {
-        let rows = keys.iter().map(|key| vec![key.access_key.clone(), key.user.clone(), key.note.clone()]);
-        print::table(&["access key", "user", "note"], rows.collect())
-    })?;
+    print::either(
+        at.output,
+        &json!({ "output_version": 1, "keys": keys }),
+        || {
+            let rows = keys
+                .iter()
+                .map(|key| vec![key.access_key.clone(), key.user.clone(), key.note.clone()]);
+            print::table(&["access key", "user", "note"], rows.collect())
+        },
+    )?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -8,7 +8,8 @@ use anyhow::{Context, Result};
 /// `~/.local/share/skerry`.
 pub fn choose(named: Option<PathBuf>) -> Result<PathBuf> {
     if let Some(named) = named {
-        return std::path::absolute(&named).with_context(|| format!("{} is no path", named.display()));
+        return std::path::absolute(&named)
+            .with_context(|| format!("{} is no path", named.display()));
     }
     if rustix::process::geteuid().is_root() {
         return Ok("/var/lib/skerry".into());
@@ -16,7 +17,8 @@ pub fn choose(named: Option<PathBuf>) -> Result<PathBuf> {
     if let Some(data) = std::env::var_os("XDG_DATA_HOME") {
         return Ok(Path::new(&data).join("skerry"));
     }
-    let home = std::env::var_os("HOME").context("neither XDG_DATA_HOME nor HOME is set: name a folder with --data")?;
+    let home = std::env::var_os("HOME")
+        .context("neither XDG_DATA_HOME nor HOME is set: name a folder with --data")?;
     Ok(Path::new(&home).join(".local/share/skerry"))
 }
 
@@ -25,5 +27,8 @@ pub fn nodes(data: &Path) -> Vec<PathBuf> {
     if data.join("node.json").exists() {
         return vec![data.to_owned()];
     }
-    (1..=9).map(|n| data.join(format!("node-{n}"))).filter(|path| path.join("node.json").exists()).collect()
+    (1..=9)
+        .map(|n| data.join(format!("node-{n}")))
+        .filter(|path| path.join("node.json").exists())
+        .collect()
 }

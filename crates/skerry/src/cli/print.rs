@@ -44,7 +44,9 @@ pub fn either(output: Output, value: &impl Serialize, text: impl FnOnce() -> Str
 /// A table without frames.
 pub fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table
+        .load_preset(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(head.iter().map(|name| name.to_uppercase()));
     table.add_rows(rows);
     table.trim_fmt()

@@ -25,7 +25,12 @@ pub async fn run(arguments: ServerArguments) -> Result<ExitCode> {
     fill_defaults(&data, &mut settings);
     check_exposure(&settings)?;
     let node = Node::start(&data, &settings).await?;
-    print::note(format!("node {} serves S3 at http://{} (data in {})", node.id, node.listen.s3, data.display()));
+    print::note(format!(
+        "node {} serves S3 at http://{} (data in {})",
+        node.id,
+        node.listen.s3,
+        data.display()
+    ));
     let why = until_stopped(&node, arguments.with_parent).await?;
     print::note(format!("stopping: {why}"));
     node.stop().await;
@@ -49,10 +54,14 @@ fn check_exposure(settings: &Settings) -> Result<()> {
     }
     let Listen { s3, http, .. } = &settings.listen;
     for address in [s3, http].into_iter().filter(|address| !address.is_empty()) {
-        let resolved: Vec<SocketAddr> =
-            address.to_socket_addrs().with_context(|| format!("`{address}` is no address"))?.collect();
+        let resolved: Vec<SocketAddr> = address
+            .to_socket_addrs()
+            .with_context(|| format!("`{address}` is no address"))?
+            .collect();
         if resolved.iter().any(|address| !address.ip().is_loopback()) {
-            bail!("{address} is not loopback: plain HTTP would cross the network; allow it with --insecure-http");
+            bail!(
+                "{address} is not loopback: plain HTTP would cross the network; allow it with --insecure-http"
+            );
         }
     }
     Ok(())
@@ -89,8 +98,17 @@ pub async fn join(arguments: JoinArguments) -> Result<ExitCode> {
     let mut settings = arguments.server.listen.settings();
     fill_defaults(&data, &mut settings);
     check_exposure(&settings)?;
-    join_folder(&data, settings.listen.clone(), &token, arguments.address.as_deref()).await?;
-    print::note(format!("this machine is part of the site now (data in {})", data.display()));
+    join_folder(
+        &data,
+        settings.listen.clone(),
+        &token,
+        arguments.address.as_deref(),
+    )
+    .await?;
+    print::note(format!(
+        "this machine is part of the site now (data in {})",
+        data.display()
+    ));
     if arguments.no_start {
         return Ok(ExitCode::SUCCESS);
     }
@@ -98,10 +116,18 @@ pub async fn join(arguments: JoinArguments) -> Result<ExitCode> {
 }
 
 /// Makes the data folder of a machine that joins.
-pub async fn join_folder(data: &Path, listen: Listen, token: &JoinToken, address: Option<&str>) -> Result<()> {
+pub async fn join_folder(
+    data: &Path,
+    listen: Listen,
+    token: &JoinToken,
+    address: Option<&str>,
+) -> Result<()> {
     let folder = Folder::lock(data)?;
     if folder.marker()?.is_some() {
-        bail!("{} belongs to a node already: name an empty or new folder with --data", data.display());
+        bail!(
+            "{} belongs to a node already: name an empty or new folder with --data",
+            data.display()
+        );
     }
     found::join(&folder, &SystemPlatform::new(data)?, listen, token, address).await
 }
@@ -111,7 +137,8 @@ fn read_token(file: &Path) -> Result<String> {
     if file == Path::new("-") {
         std::io::stdin().take(16 << 10).read_to_string(&mut text)?;
     } else {
-        text = std::fs::read_to_string(file).with_context(|| format!("can't read {}", file.display()))?;
+        text = std::fs::read_to_string(file)
+            .with_context(|| format!("can't read {}", file.display()))?;
     }
     Ok(text.trim().to_owned())
 }

@@ -20,9 +20,13 @@ const REGION: &str = "us-east-1";
 pub fn variables(data: &Path) -> Result<Vec<(&'static str, String)>> {
     let nodes = folder::nodes(data);
     let first = nodes.first().with_context(|| {
-        format!("there is no site in {}: start one with `skerry up`, or name its folder with --data", data.display())
+        format!(
+            "there is no site in {}: start one with `skerry up`, or name its folder with --data",
+            data.display()
+        )
     })?;
-    let marker: Marker = read_json(&first.join("node.json"))?.context("the node's marker is gone")?;
+    let marker: Marker =
+        read_json(&first.join("node.json"))?.context("the node's marker is gone")?;
     let root: RootKey = read_json(&first.join("secrets").join(ROOT))?.context(
         "this node joined the site, so the first key isn't here: make one with `skerry key create`",
     )?;
@@ -39,9 +43,13 @@ pub fn env(at: &At) -> Result<ExitCode> {
     let variables = variables(&data)?;
     match at.output {
         Output::Json => {
-            let map: serde_json::Map<_, _> =
-                variables.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
-            print::line(serde_json::to_string_pretty(&json!({ "output_version": 1, "env": map }))?)?;
+            let map: serde_json::Map<_, _> = variables
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value.into()))
+                .collect();
+            print::line(serde_json::to_string_pretty(
+                &json!({ "output_version": 1, "env": map }),
+            )?)?;
         }
         Output::Text => {
             for (name, value) in variables {
@@ -68,12 +76,20 @@ pub async fn status(at: &At) -> Result<ExitCode> {
         }
         text
     })?;
-    Ok(if status.ready { ExitCode::SUCCESS } else { ExitCode::from(print::NOT_READY) })
+    Ok(if status.ready {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(print::NOT_READY)
+    })
 }
 
 fn node_table(nodes: &[NodeStatus]) -> String {
     let rows = nodes.iter().map(|node| {
-        let led = node.groups.iter().filter(|group| group.role == "leader").count();
+        let led = node
+            .groups
+            .iter()
+            .filter(|group| group.role == "leader")
+            .count();
         vec![
             node.node.to_string(),
             if node.ready { "ready" } else { "not ready" }.to_owned(),
@@ -84,19 +100,30 @@ fn node_table(nodes: &[NodeStatus]) -> String {
             node.data.clone(),
         ]
     });
-    print::table(&["node", "state", "pid", "s3", "leads", "blocks", "data"], rows.collect())
+    print::table(
+        &["node", "state", "pid", "s3", "leads", "blocks", "data"],
+        rows.collect(),
+    )
 }
 
 pub async fn nodes(at: &At, one: Option<u64>) -> Result<ExitCode> {
     let status: SiteStatus = client::get(at, "/v1/status").await?;
     let Some(one) = one else {
-        print::either(at.output, &json!({ "output_version": 1, "nodes": status.nodes }), || node_table(&status.nodes))?;
+        print::either(
+            at.output,
+            &json!({ "output_version": 1, "nodes": status.nodes }),
+            || node_table(&status.nodes),
+        )?;
         return Ok(ExitCode::SUCCESS);
     };
     let node = status.nodes.iter().find(|node| node.node.0 == one);
     let node = node.with_context(|| format!("the site has no node {one}: see `skerry node ls`"))?;
     print::either(at.output, node, || {
-        let reasons = if node.reasons.is_empty() { "none".into() } else { node.reasons.join("; ") };
+        let reasons = if node.reasons.is_empty() {
+            "none".into()
+        } else {
+            node.reasons.join("; ")
+        };
         format!(
             "node      {}\nready     {}\nproblems  {reasons}\nprocess   {}\ndata      {}\ns3        {}\nhttp      {}\nnodes     {}\nlog       {}\nblocks    {} ({})",
             node.node,
@@ -119,57 +146,109 @@ pub async fn raft(at: &At) -> Result<ExitCode> {
     let groups: Vec<_> = status
         .nodes
         .iter()
-        .flat_map(|node| node.groups.iter().map(|group| json!({ "node": node.node, "group": group })))
+        .flat_map(|node| {
+            node.groups
+                .iter()
+                .map(|group| json!({ "node": node.node, "group": group }))
+        })
         .collect();
-    print::either(at.output, &json!({ "output_version": 1, "replicas": groups }), || {
-        let mut rows = Vec::new();
-        for node in &status.nodes {
-            for group in &node.groups {
-                let list = |nodes: &[ids::NodeId]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-                let lag = group.lag.iter().map(|(node, lag)| format!("{node}:{lag}")).collect::<Vec<_>>().join(" ");
-                rows.push(vec![
-                    group.group.to_string(),
-                    node.node.to_string(),
-                    group.role.clone() + if group.asleep { " (asleep)" } else { "" },
-                    group.leader.map_or_else(|| "-".into(), |leader| leader.to_string()),
-                    group.term.to_string(),
-                    list(&group.voters),
-                    list(&group.learners),
-                    group.commit.to_string(),
-                    group.applied.to_string(),
-                    lag,
-                ]);
+    print::either(
+        at.output,
+        &json!({ "output_version": 1, "replicas": groups }),
+        || {
+            let mut rows = Vec::new();
+            for node in &status.nodes {
+                for group in &node.groups {
+                    let list = |nodes: &[ids::NodeId]| {
+                        nodes
+                            .iter()
+                            .map(ToString::to_string)
+                            .collect::<Vec<_>>()
+                            .join(",")
+                    };
+                    let lag = group
+                        .lag
+                        .iter()
+                        .map(|(node, lag)| format!("{node}:{lag}"))
+                        .collect::<Vec<_>>()
+                        .join(" ");
+                    rows.push(vec![
+                        group.group.to_string(),
+                        node.node.to_string(),
+                        group.role.clone() + if group.asleep { " (asleep)" } else { "" },
+                        group
+                            .leader
+                            .map_or_else(|| "-".into(), |leader| leader.to_string()),
+                        group.term.to_string(),
+                        list(&group.voters),
+                        list(&group.learners),
+                        group.commit.to_string(),
+                        group.applied.to_string(),
+                        lag,
+                    ]);
+                }
             }
-        }
-        rows.sort_by_key(|row| (row[0].parse::<u32>().unwrap_or(0), row[1].parse::<u64>().unwrap_or(0)));
-        let head = ["group", "node", "role", "leader", "term", "voters", "learners", "commit", "applied", "lag"];
-        print::table(&head, rows)
-    })?;
+            rows.sort_by_key(|row| {
+                (
+                    row[0].parse::<u32>().unwrap_or(0),
+                    row[1].parse::<u64>().unwrap_or(0),
+                )
+            });
+            let head = [
+                "group", "node", "role", "leader", "term", "voters", "learners", "commit",
+                "applied", "lag",
+            ];
+            print::table(&head, rows)
+        },
+    )?;
     Ok(ExitCode::SUCCESS)
 }
 
 pub async fn placement(at: &At) -> Result<ExitCode> {
     let map: EpochMap = client::get(at, "/v1/placement").await?;
-    let groups: Vec<_> =
-        map.group_ids().map(|group| json!({ "group": group, "servers": map.group_servers(group) })).collect();
+    let groups: Vec<_> = map
+        .group_ids()
+        .map(|group| json!({ "group": group, "servers": map.group_servers(group) }))
+        .collect();
     let shown = json!({ "output_version": 1, "epoch": map.epoch(), "servers": map.servers(), "groups": groups });
     print::either(at.output, &shown, || {
         let rows = map.group_ids().map(|group| {
-            let servers = map.group_servers(group).iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let servers = map
+                .group_servers(group)
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(", ");
             vec![group.to_string(), servers]
         });
-        let table = print::table(&["group", "servers (preferred leader first)"], rows.collect());
-        format!("epoch {}  servers {}  copies {}\n{table}", map.epoch(), map.servers().len(), map.copies())
+        let table = print::table(
+            &["group", "servers (preferred leader first)"],
+            rows.collect(),
+        );
+        format!(
+            "epoch {}  servers {}  copies {}\n{table}",
+            map.epoch(),
+            map.servers().len(),
+            map.copies()
+        )
     })?;
     Ok(ExitCode::SUCCESS)
 }
 
 pub async fn whereabouts(at: &At, path: &str) -> Result<ExitCode> {
-    let (bucket, key) = path.split_once('/').context("name an object as BUCKET/KEY")?;
+    let (bucket, key) = path
+        .split_once('/')
+        .context("name an object as BUCKET/KEY")?;
     let query = serde_urlencoded::to_string([("bucket", bucket), ("key", key)])?;
     let found: Whereabouts = client::get(at, &format!("/v1/where?{query}")).await?;
     print::either(at.output, &found, || {
-        let list = |nodes: &[ids::NodeId]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let list = |nodes: &[ids::NodeId]| {
+            nodes
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
         let mut text = format!(
             "bucket    {}\nkey slot  {}\ngroup     {} on servers {}\nsize      {}\n",
             found.bucket,
@@ -190,7 +269,10 @@ pub async fn whereabouts(at: &At, path: &str) -> Result<ExitCode> {
                 list(&block.missing),
             ]
         });
-        text += &print::table(&["block", "size", "epoch", "servers", "missing"], rows.collect());
+        text += &print::table(
+            &["block", "size", "epoch", "servers", "missing"],
+            rows.collect(),
+        );
         text
     })?;
     Ok(ExitCode::SUCCESS)

@@ -64,7 +64,8 @@ type Answer<T> = std::result::Result<Json<T>, Refusal>;
 pub fn serve_unix(node: &Arc<Node>) -> Result<JoinHandle<()>> {
     let path = node.folder.path().join(SOCKET);
     let _ = std::fs::remove_file(&path);
-    let listener = UnixListener::bind(&path).with_context(|| format!("can't make the socket {}", path.display()))?;
+    let listener = UnixListener::bind(&path)
+        .with_context(|| format!("can't make the socket {}", path.display()))?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
     let router = Router::new()
         .route("/v1/status", get(status))
@@ -78,7 +79,8 @@ pub fn serve_unix(node: &Arc<Node>) -> Result<JoinHandle<()>> {
         .with_state(node.clone());
     let stop = node.stopping();
     Ok(tokio::spawn(async move {
-        let served = axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await });
+        let served = axum::serve(listener, router)
+            .with_graceful_shutdown(async move { stop.cancelled().await });
         if let Err(error) = served.await {
             tracing::error!(%error, "the admin socket broke");
         }
@@ -94,7 +96,8 @@ pub fn serve_http(node: &Arc<Node>, listener: TcpListener) -> JoinHandle<()> {
         .with_state(node.clone());
     let stop = node.stopping();
     tokio::spawn(async move {
-        let served = axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await });
+        let served = axum::serve(listener, router)
+            .with_graceful_shutdown(async move { stop.cancelled().await });
         if let Err(error) = served.await {
             tracing::error!(%error, "the port for health and metrics broke");
         }
@@ -127,8 +130,16 @@ async fn metrics(State(node): State<Arc<Node>>) -> String {
     put("block_bytes", "gauge", blocks.live_bytes);
     let groups = node.groups.status();
     put("groups", "gauge", groups.len() as u64);
-    put("groups_led", "gauge", groups.iter().filter(|group| group.role == "leader").count() as u64);
-    put("groups_asleep", "gauge", groups.iter().filter(|group| group.asleep).count() as u64);
+    put(
+        "groups_led",
+        "gauge",
+        groups.iter().filter(|group| group.role == "leader").count() as u64,
+    );
+    put(
+        "groups_asleep",
+        "gauge",
+        groups.iter().filter(|group| group.asleep).count() as u64,
+    );
     put("checkpoints_total", "counter", node.groups.checkpoints());
     out
 }
@@ -147,13 +158,23 @@ async fn whereabouts(
     State(node): State<Arc<Node>>,
     Query(asked): Query<Where>,
 ) -> Answer<object_core::api::Whereabouts> {
-    let caller = Caller { user: UserId::default(), name: "local".into(), admin: true };
-    let found = node.gateway.whereabouts(&caller, &asked.bucket, &asked.key).await;
+    let caller = Caller {
+        user: UserId::default(),
+        name: "local".into(),
+        admin: true,
+    };
+    let found = node
+        .gateway
+        .whereabouts(&caller, &asked.bucket, &asked.key)
+        .await;
     found.map(Json).map_err(|error| missing(error.to_string()))
 }
 
 async fn placement(State(node): State<Arc<Node>>) -> Answer<membership::EpochMap> {
-    let map = node.topology.newest().ok_or_else(|| missing("the placement is not known yet".into()))?;
+    let map = node
+        .topology
+        .newest()
+        .ok_or_else(|| missing("the placement is not known yet".into()))?;
     Ok(Json((*map).clone()))
 }
 
@@ -172,11 +193,19 @@ pub struct TokenShown {
     pub expires_ms: u64,
 }
 
-async fn create_token(State(node): State<Arc<Node>>, Json(new): Json<NewToken>) -> Answer<TokenShown> {
+async fn create_token(
+    State(node): State<Arc<Node>>,
+    Json(new): Json<NewToken>,
+) -> Answer<TokenShown> {
     if new.ttl_s == 0 || new.ttl_s > TOKEN_TTL_S_MAX {
-        return Err(bad(format!("a token lives between 1 and {TOKEN_TTL_S_MAX} seconds")));
+        return Err(bad(format!(
+            "a token lives between 1 and {TOKEN_TTL_S_MAX} seconds"
+        )));
     }
-    let authority = node.registry.get::<super::kinds::Authority>(super::kinds::SITE, Freshness::Linearizable).await?;
+    let authority = node
+        .registry
+        .get::<super::kinds::Authority>(super::kinds::SITE, Freshness::Linearizable)
+        .await?;
     let authority = authority.ok_or_else(|| missing("the site has no authority yet".into()))?;
     let expires_ms = node.platform.wall_ms().0 + new.ttl_s * 1000;
     let new = identity::token::NewToken {
@@ -184,11 +213,22 @@ async fn create_token(State(node): State<Arc<Node>>, Json(new): Json<NewToken>) 
         ca_fingerprint: identity::x509::fingerprint(&authority.spec.certificate),
         role: new.role,
         expires_ms,
-        addresses: node.topology.servers().into_values().map(|spec| spec.address).take(8).collect(),
+        addresses: node
+            .topology
+            .servers()
+            .into_values()
+            .map(|spec| spec.address)
+            .take(8)
+            .collect(),
     };
     let (token, record) = JoinToken::create(new, &mut node.platform.rng()).map_err(bad)?;
-    node.registry.create::<Token>(&record.id.to_string(), record).await?;
-    Ok(Json(TokenShown { token: token.to_text(), expires_ms }))
+    node.registry
+        .create::<Token>(&record.id.to_string(), record)
+        .await?;
+    Ok(Json(TokenShown {
+        token: token.to_text(),
+        expires_ms,
+    }))
 }
 
 /// A user, as lists show it.
@@ -205,7 +245,10 @@ pub struct UserShown {
 }
 
 async fn users(State(node): State<Arc<Node>>) -> Answer<Vec<UserShown>> {
-    let page = node.registry.list_all::<User>(&ListOptions::default()).await?;
+    let page = node
+        .registry
+        .list_all::<User>(&ListOptions::default())
+        .await?;
     let shown = page.items.into_iter().map(|user| UserShown {
         name: user.metadata.name,
         id: user.spec.id.to_string(),
@@ -226,19 +269,44 @@ async fn create_user(State(node): State<Arc<Node>>, Json(new): Json<NewUser>) ->
     identity::users::check_name(&new.name).map_err(bad)?;
     identity::users::check_name(&new.project).map_err(bad)?;
     let id = UserId::random(&mut node.platform.rng());
-    let user = UserSpec { name: new.name.clone(), role: new.role, project: new.project.clone() };
-    node.registry.create::<User>(&new.name, NamedUser { id, user }).await?;
-    Ok(Json(UserShown { name: new.name, id: id.to_string(), role: new.role, project: new.project }))
+    let user = UserSpec {
+        name: new.name.clone(),
+        role: new.role,
+        project: new.project.clone(),
+    };
+    node.registry
+        .create::<User>(&new.name, NamedUser { id, user })
+        .await?;
+    Ok(Json(UserShown {
+        name: new.name,
+        id: id.to_string(),
+        role: new.role,
+        project: new.project,
+    }))
 }
 
 async fn remove_user(State(node): State<Arc<Node>>, Path(name): Path<String>) -> Answer<()> {
-    let user = node.registry.get::<User>(&name, Freshness::Linearizable).await?;
+    let user = node
+        .registry
+        .get::<User>(&name, Freshness::Linearizable)
+        .await?;
     let user = user.ok_or_else(|| missing(format!("there is no user `{name}`")))?;
-    let keys = node.registry.list_all::<AccessKey>(&ListOptions::default()).await?;
-    for key in keys.items.iter().filter(|key| key.spec.user == user.spec.id) {
-        node.registry.delete::<AccessKey>(&key.metadata.name, DeleteOptions::default()).await?;
+    let keys = node
+        .registry
+        .list_all::<AccessKey>(&ListOptions::default())
+        .await?;
+    for key in keys
+        .items
+        .iter()
+        .filter(|key| key.spec.user == user.spec.id)
+    {
+        node.registry
+            .delete::<AccessKey>(&key.metadata.name, DeleteOptions::default())
+            .await?;
     }
-    node.registry.delete::<User>(&name, DeleteOptions::default()).await?;
+    node.registry
+        .delete::<User>(&name, DeleteOptions::default())
+        .await?;
     Ok(Json(()))
 }
 
@@ -259,10 +327,20 @@ pub struct KeyShown {
 }
 
 async fn keys(State(node): State<Arc<Node>>) -> Answer<Vec<KeyShown>> {
-    let page = node.registry.list_all::<AccessKey>(&ListOptions::default()).await?;
-    let users = node.registry.list_all::<User>(&ListOptions::default()).await?.items;
+    let page = node
+        .registry
+        .list_all::<AccessKey>(&ListOptions::default())
+        .await?;
+    let users = node
+        .registry
+        .list_all::<User>(&ListOptions::default())
+        .await?
+        .items;
     let name_of = |id: UserId| {
-        users.iter().find(|user| user.spec.id == id).map_or_else(|| id.to_string(), |user| user.metadata.name.clone())
+        users
+            .iter()
+            .find(|user| user.spec.id == id)
+            .map_or_else(|| id.to_string(), |user| user.metadata.name.clone())
     };
     let shown = page.items.into_iter().map(|key| KeyShown {
         user: name_of(key.spec.user),
@@ -281,13 +359,22 @@ struct NewKey {
 }
 
 async fn create_key(State(node): State<Arc<Node>>, Json(new): Json<NewKey>) -> Answer<KeyShown> {
-    let user = node.registry.get::<User>(&new.user, Freshness::Linearizable).await?;
+    let user = node
+        .registry
+        .get::<User>(&new.user, Freshness::Linearizable)
+        .await?;
     let user = user.ok_or_else(|| missing(format!("there is no user `{}`", new.user)))?;
     if new.note.len() > 256 {
         return Err(bad("a note has at most 256 bytes"));
     }
     let now = node.platform.wall_ms().0;
-    let made = AccessKeySpec::create(user.spec.id, now, new.note.clone(), &node.site_key, &mut node.platform.rng());
+    let made = AccessKeySpec::create(
+        user.spec.id,
+        now,
+        new.note.clone(),
+        &node.site_key,
+        &mut node.platform.rng(),
+    );
     let (spec, secret) = made;
     let access_key = spec.access_key.clone();
     node.registry.create::<AccessKey>(&access_key, spec).await?;
@@ -301,6 +388,8 @@ async fn create_key(State(node): State<Arc<Node>>, Json(new): Json<NewKey>) -> A
 }
 
 async fn remove_key(State(node): State<Arc<Node>>, Path(key): Path<String>) -> Answer<()> {
-    node.registry.delete::<AccessKey>(&key, DeleteOptions::default()).await?;
+    node.registry
+        .delete::<AccessKey>(&key, DeleteOptions::default())
+        .await?;
     Ok(Json(()))
 }

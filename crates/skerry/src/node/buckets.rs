@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ids::UserId;
-use object_store::placement::{BucketDirectory, BucketEntry, BucketState, DirectoryError, NewBucket};
+use object_store::placement::{
+    BucketDirectory, BucketEntry, BucketState, DirectoryError, NewBucket,
+};
 use registry::{Cache, DeleteOptions, Freshness, Refused, Registry, RegistryError, Resource};
 
 use super::kinds::{Bucket, BucketSpec};
@@ -28,8 +30,14 @@ impl Buckets {
     }
 
     async fn set(&self, bucket: &BucketEntry, deleting: bool) -> Result<(), DirectoryError> {
-        let found = self.registry.get::<Bucket>(&bucket.name, Freshness::Linearizable).await.map_err(unavailable)?;
-        let mut resource = found.filter(|found| found.spec.id == bucket.id).ok_or(DirectoryError::Gone)?;
+        let found = self
+            .registry
+            .get::<Bucket>(&bucket.name, Freshness::Linearizable)
+            .await
+            .map_err(unavailable)?;
+        let mut resource = found
+            .filter(|found| found.spec.id == bucket.id)
+            .ok_or(DirectoryError::Gone)?;
         if resource.spec.deleting == deleting {
             return Ok(());
         }
@@ -53,7 +61,11 @@ fn entry(resource: &Resource<Bucket>) -> BucketEntry {
         owner_name: spec.owner_name,
         created_ms: spec.created_ms,
         key_slots: spec.key_slots,
-        state: if spec.deleting { BucketState::Deleting } else { BucketState::Active },
+        state: if spec.deleting {
+            BucketState::Deleting
+        } else {
+            BucketState::Active
+        },
     }
 }
 
@@ -67,7 +79,12 @@ fn unavailable(error: RegistryError) -> DirectoryError {
 #[async_trait]
 impl BucketDirectory for Buckets {
     async fn create(&self, bucket: NewBucket) -> Result<BucketEntry, DirectoryError> {
-        let owned = self.cache.snapshot().iter().filter(|known| known.spec.owner == bucket.owner).count();
+        let owned = self
+            .cache
+            .snapshot()
+            .iter()
+            .filter(|known| known.spec.owner == bucket.owner)
+            .count();
         if owned >= BUCKETS_MAX {
             return Err(DirectoryError::TooMany(BUCKETS_MAX));
         }
@@ -85,10 +102,15 @@ impl BucketDirectory for Buckets {
                 Ok(entry(&made))
             }
             Err(error) if matches!(error.refused(), Some(Refused::AlreadyExists(_))) => {
-                let found = self.registry.get::<Bucket>(&bucket.name, Freshness::Linearizable).await;
+                let found = self
+                    .registry
+                    .get::<Bucket>(&bucket.name, Freshness::Linearizable)
+                    .await;
                 match found.map_err(unavailable)? {
                     Some(found) => Err(DirectoryError::Taken(Box::new(entry(&found)))),
-                    None => Err(DirectoryError::Unavailable("the bucket was just removed: try again".into())),
+                    None => Err(DirectoryError::Unavailable(
+                        "the bucket was just removed: try again".into(),
+                    )),
                 }
             }
             Err(error) => Err(unavailable(error)),
@@ -99,14 +121,28 @@ impl BucketDirectory for Buckets {
         if let Some(found) = self.cache.get(name) {
             return Ok(Some(entry(&found)));
         }
-        let found = self.registry.get::<Bucket>(name, Freshness::Linearizable).await.map_err(unavailable)?;
+        let found = self
+            .registry
+            .get::<Bucket>(name, Freshness::Linearizable)
+            .await
+            .map_err(unavailable)?;
         Ok(found.as_ref().map(entry))
     }
 
     async fn list(&self, owner: UserId) -> Result<Vec<BucketEntry>, DirectoryError> {
-        let revision = self.registry.revision(Freshness::Linearizable).await.map_err(unavailable)?;
+        let revision = self
+            .registry
+            .revision(Freshness::Linearizable)
+            .await
+            .map_err(unavailable)?;
         self.shown(revision).await;
-        Ok(self.cache.snapshot().iter().filter(|known| known.spec.owner == owner).map(|known| entry(known)).collect())
+        Ok(self
+            .cache
+            .snapshot()
+            .iter()
+            .filter(|known| known.spec.owner == owner)
+            .map(|known| entry(known))
+            .collect())
     }
 
     async fn set_deleting(&self, bucket: &BucketEntry) -> Result<(), DirectoryError> {
@@ -118,15 +154,29 @@ impl BucketDirectory for Buckets {
     }
 
     async fn remove(&self, bucket: &BucketEntry) -> Result<(), DirectoryError> {
-        let found = self.registry.get::<Bucket>(&bucket.name, Freshness::Linearizable).await.map_err(unavailable)?;
-        let Some(found) = found.filter(|found| found.spec.id == bucket.id) else { return Ok(()) };
+        let found = self
+            .registry
+            .get::<Bucket>(&bucket.name, Freshness::Linearizable)
+            .await
+            .map_err(unavailable)?;
+        let Some(found) = found.filter(|found| found.spec.id == bucket.id) else {
+            return Ok(());
+        };
         let expected = registry::draft::exactly(&found);
-        match self.registry.delete::<Bucket>(&bucket.name, DeleteOptions { expected }).await {
+        match self
+            .registry
+            .delete::<Bucket>(&bucket.name, DeleteOptions { expected })
+            .await
+        {
             Ok(_) => {}
             Err(error) if matches!(error.refused(), Some(Refused::NotFound(_))) => {}
             Err(error) => return Err(unavailable(error)),
         }
-        let revision = self.registry.revision(Freshness::Linearizable).await.map_err(unavailable)?;
+        let revision = self
+            .registry
+            .revision(Freshness::Linearizable)
+            .await
+            .map_err(unavailable)?;
         self.shown(revision).await;
         Ok(())
     }

@@ -26,18 +26,26 @@ pub fn renew_when_due(
     tokio::spawn(async move {
         loop {
             if certificate.renew_due(platform.wall_ms().0) {
-                let servers: BTreeMap<_, _> =
-                    topology.servers().into_iter().map(|(node, spec)| (node, spec.address)).collect();
+                let servers: BTreeMap<_, _> = topology
+                    .servers()
+                    .into_iter()
+                    .map(|(node, spec)| (node, spec.address))
+                    .collect();
                 match found::renew(&folder, &certificate, &servers).await {
                     Ok(renewed) => match transport.renew(&found::tls_of(&renewed)) {
                         Ok(()) => {
                             tracing::info!("the node's certificate was renewed");
                             certificate = renewed;
                         }
-                        Err(error) => tracing::error!(%error, "the renewed certificate can't be used"),
+                        Err(error) => {
+                            tracing::error!(%error, "the renewed certificate can't be used")
+                        }
                     },
                     Err(error) => {
-                        tracing::warn!(error = format!("{error:#}"), "the certificate was not renewed yet");
+                        tracing::warn!(
+                            error = format!("{error:#}"),
+                            "the certificate was not renewed yet"
+                        );
                     }
                 }
             }

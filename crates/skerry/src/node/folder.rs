@@ -55,24 +55,42 @@ pub struct Folder {
 impl Folder {
     /// Takes the folder; makes it (mode 0700) when it is missing.
     pub fn lock(path: &Path) -> Result<Self> {
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+        let made = fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path);
         made.with_context(|| format!("can't make the data folder {}", path.display()))?;
-        let foreign = !path.join(MARKER).exists() && !path.join("lock").exists() && !is_empty(path)?;
+        let foreign =
+            !path.join(MARKER).exists() && !path.join("lock").exists() && !is_empty(path)?;
         if foreign {
             bail!(
                 "{} holds other files and is no Skerry data folder: name an empty or new folder with --data",
                 path.display()
             );
         }
-        let lock = fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path.join("lock"));
-        let lock = lock.with_context(|| format!("can't write in the data folder {}", path.display()))?;
-        if let Err(error) = rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        let lock = fs::OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(path.join("lock"));
+        let lock =
+            lock.with_context(|| format!("can't write in the data folder {}", path.display()))?;
+        if let Err(error) =
+            rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+        {
             if error == rustix::io::Errno::WOULDBLOCK {
-                bail!("{} is in use by another skerry process: stop that one first", path.display());
+                bail!(
+                    "{} is in use by another skerry process: stop that one first",
+                    path.display()
+                );
             }
             return Err(error).with_context(|| format!("can't lock {}", path.display()));
         }
-        Ok(Folder { path: path.to_owned(), _lock: lock })
+        Ok(Folder {
+            path: path.to_owned(),
+            _lock: lock,
+        })
     }
 
     /// The folder's path.
@@ -97,10 +115,15 @@ impl Folder {
                 self.path.display()
             ),
             Some(_) => {}
-            None => bail!("{} is damaged: {MARKER} names no format", self.path.display()),
+            None => bail!(
+                "{} is damaged: {MARKER} names no format",
+                self.path.display()
+            ),
         }
         let parsed = serde_json::from_value(marker);
-        Ok(Some(parsed.with_context(|| format!("{MARKER} in {} is damaged", self.path.display()))?))
+        Ok(Some(parsed.with_context(|| {
+            format!("{MARKER} in {} is damaged", self.path.display())
+        })?))
     }
 
     /// Writes the marker.
@@ -142,7 +165,8 @@ impl Folder {
 }
 
 fn is_empty(path: &Path) -> Result<bool> {
-    let mut entries = fs::read_dir(path).with_context(|| format!("can't read {}", path.display()))?;
+    let mut entries =
+        fs::read_dir(path).with_context(|| format!("can't read {}", path.display()))?;
     Ok(entries.next().is_none())
 }
 
@@ -153,16 +177,26 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).with_context(|| format!("can't read {}", path.display())),
     };
-    Ok(Some(serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", path.display()))?))
+    Ok(Some(serde_json::from_slice(&bytes).with_context(|| {
+        format!("{} is damaged", path.display())
+    })?))
 }
 
 /// Writes a file of mode 0600 durably, by rename; its folder is made when missing.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
     let dir = path.parent().context("a file has a folder")?;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)?;
     let temporary = path.with_extension("new");
     let write = || -> std::io::Result<()> {
-        let mut file = fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
+        let mut file = fs::OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;

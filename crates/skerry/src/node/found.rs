@@ -9,7 +9,9 @@ use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
 use bytes::Bytes;
 use identity::token::TokenSecret;
-use identity::{AccessKeySpec, JoinRole, JoinToken, NodeCertificate, NodeGrant, NodeKey, SiteCa, SiteKey};
+use identity::{
+    AccessKeySpec, JoinRole, JoinToken, NodeCertificate, NodeGrant, NodeKey, SiteCa, SiteKey,
+};
 use ids::{NodeId, SiteId, UserId};
 use platform::Platform;
 use raft_machine::{decode, encode};
@@ -75,14 +77,22 @@ pub struct NodeSelf {
 impl NodeSelf {
     /// Reads a folder that was founded or joined; `None` for a new one.
     pub fn load(folder: &Folder) -> Result<Option<Self>> {
-        let Some(marker) = folder.marker()? else { return Ok(None) };
+        let Some(marker) = folder.marker()? else {
+            return Ok(None);
+        };
         let site_key = SiteKey::parse(std::str::from_utf8(&folder.secret(SITE_KEY)?)?)?;
         let key = NodeKey::from_pkcs8_der(&folder.secret(NODE_KEY)?)?;
         let chain: Vec<Vec<u8>> = serde_json::from_slice(&folder.secret(NODE_CHAIN)?)?;
         let ca = chain.get(1).context("the certificate chain is damaged")?;
-        let certificate = NodeCertificate::new(chain.clone(), &key, &identity::x509::fingerprint(ca))?;
+        let certificate =
+            NodeCertificate::new(chain.clone(), &key, &identity::x509::fingerprint(ca))?;
         let known = folder.json(TOPOLOGY)?.unwrap_or_default();
-        Ok(Some(NodeSelf { marker, site_key: Arc::new(site_key), certificate, known }))
+        Ok(Some(NodeSelf {
+            marker,
+            site_key: Arc::new(site_key),
+            certificate,
+            known,
+        }))
     }
 
     /// The certificate as the transport wants it.
@@ -129,8 +139,12 @@ pub fn found(
     folder.set_secret(SITE_KEY, site_key.to_text().as_bytes())?;
     keep_certificate(folder, &certificate)?;
     let user = UserId::random(&mut rng);
-    let (key, secret) = AccessKeySpec::create(user, now, "made with the site".into(), &site_key, &mut rng);
-    let root = RootKey { access_key: key.access_key.clone(), secret_key: secret.reveal().to_owned() };
+    let (key, secret) =
+        AccessKeySpec::create(user, now, "made with the site".into(), &site_key, &mut rng);
+    let root = RootKey {
+        access_key: key.access_key.clone(),
+        secret_key: secret.reveal().to_owned(),
+    };
     folder.set_secret(ROOT, &serde_json::to_vec_pretty(&root)?)?;
     let founding = Founding {
         ca_certificate: ca.certificate_der().to_vec(),
@@ -141,33 +155,69 @@ pub fn found(
         key,
     };
     folder.set_secret(FOUNDING, &serde_json::to_vec(&founding)?)?;
-    folder.set_marker(&Marker { format: super::folder::FORMAT, site, node, listen })
+    folder.set_marker(&Marker {
+        format: super::folder::FORMAT,
+        site,
+        node,
+        listen,
+    })
 }
 
 #[derive(Serialize, Deserialize)]
 enum Request {
-    Join { token: identity::token::TokenId, secret: [u8; 16], csr: Vec<u8> },
-    Renew { old: Vec<u8>, csr: Vec<u8>, signature: Vec<u8> },
+    Join {
+        token: identity::token::TokenId,
+        secret: [u8; 16],
+        csr: Vec<u8>,
+    },
+    Renew {
+        old: Vec<u8>,
+        csr: Vec<u8>,
+        signature: Vec<u8>,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
 enum Answer {
-    Joined { node: NodeId, site: SiteId, chain: Vec<Vec<u8>>, site_key: String, known: String },
-    Renewed { chain: Vec<Vec<u8>> },
+    Joined {
+        node: NodeId,
+        site: SiteId,
+        chain: Vec<Vec<u8>>,
+        site_key: String,
+        known: String,
+    },
+    Renewed {
+        chain: Vec<Vec<u8>>,
+    },
 }
 
 /// Makes the folder of a machine that joins.
-pub async fn join(folder: &Folder, platform: &(dyn Platform + 'static), listen: Listen, token: &JoinToken, address: Option<&str>) -> Result<()> {
+pub async fn join(
+    folder: &Folder,
+    platform: &(dyn Platform + 'static),
+    listen: Listen,
+    token: &JoinToken,
+    address: Option<&str>,
+) -> Result<()> {
     if token.role != JoinRole::Server {
-        bail!("this token is for an agent; agents come with the network pillar: make one with `skerry token create`");
+        bail!(
+            "this token is for an agent; agents come with the network pillar: make one with `skerry token create`"
+        );
     }
     if token.is_expired(platform.wall_ms().0) {
         bail!("the join token has expired: make a new one with `skerry token create`");
     }
     let key = NodeKey::generate()?;
-    let request = Request::Join { token: token.id, secret: *token.secret.as_bytes(), csr: key.csr()? };
+    let request = Request::Join {
+        token: token.id,
+        secret: *token.secret.as_bytes(),
+        csr: key.csr()?,
+    };
     let request: Bytes = encode(FORMAT, &request).into();
-    let addresses = address.map_or_else(|| token.addresses.clone(), |address| vec![address.to_owned()]);
+    let addresses = address.map_or_else(
+        || token.addresses.clone(),
+        |address| vec![address.to_owned()],
+    );
     let mut failures = Vec::new();
     for address in addresses {
         match join_call(&address, token.ca_fingerprint, request.clone(), JOIN_LIMIT).await {
@@ -175,11 +225,27 @@ pub async fn join(folder: &Folder, platform: &(dyn Platform + 'static), listen: 
             Err(error) => failures.push(error.to_string()),
         }
     }
-    bail!("no server of the site let this machine in: {}", failures.join("; "))
+    bail!(
+        "no server of the site let this machine in: {}",
+        failures.join("; ")
+    )
 }
 
-fn joined(folder: &Folder, answer: &[u8], key: &NodeKey, token: &JoinToken, listen: Listen) -> Result<()> {
-    let Answer::Joined { node, site, chain, site_key, known } = decode("a join answer", FORMAT, answer)? else {
+fn joined(
+    folder: &Folder,
+    answer: &[u8],
+    key: &NodeKey,
+    token: &JoinToken,
+    listen: Listen,
+) -> Result<()> {
+    let Answer::Joined {
+        node,
+        site,
+        chain,
+        site_key,
+        known,
+    } = decode("a join answer", FORMAT, answer)?
+    else {
         bail!("the server answered another question");
     };
     let certificate = NodeCertificate::new(chain, key, &token.ca_fingerprint)?;
@@ -187,7 +253,12 @@ fn joined(folder: &Folder, answer: &[u8], key: &NodeKey, token: &JoinToken, list
     keep_certificate(folder, &certificate)?;
     let known: Known = serde_json::from_str(&known)?;
     folder.write_json(TOPOLOGY, &known)?;
-    folder.set_marker(&Marker { format: super::folder::FORMAT, site, node, listen })
+    folder.set_marker(&Marker {
+        format: super::folder::FORMAT,
+        site,
+        node,
+        listen,
+    })
 }
 
 /// Lets machines in and renews certificates; on every server.
@@ -206,8 +277,13 @@ pub struct JoinDoor {
 
 impl JoinDoor {
     async fn authority(&self) -> Result<SiteCa> {
-        let found = self.registry.get::<Authority>(SITE, Freshness::Linearizable).await?;
-        let spec = found.context("the site has no authority yet: try again in a moment")?.spec;
+        let found = self
+            .registry
+            .get::<Authority>(SITE, Freshness::Linearizable)
+            .await?;
+        let spec = found
+            .context("the site has no authority yet: try again in a moment")?
+            .spec;
         let key = self.site_key.open(AUTHORITY_SEAL, &spec.sealed_key)?;
         Ok(SiteCa::from_der(&spec.certificate, &key)?)
     }
@@ -215,23 +291,45 @@ impl JoinDoor {
     async fn answer(&self, request: Request) -> Result<Answer> {
         match request {
             Request::Join { token, secret, csr } => self.join(token, secret, &csr).await,
-            Request::Renew { old, csr, signature } => self.renew(&old, &csr, &signature).await,
+            Request::Renew {
+                old,
+                csr,
+                signature,
+            } => self.renew(&old, &csr, &signature).await,
         }
     }
 
-    async fn join(&self, token: identity::token::TokenId, secret: [u8; 16], csr: &[u8]) -> Result<Answer> {
-        let found = self.registry.get::<Token>(&token.to_string(), Freshness::Linearizable).await?;
-        let found = found.context("this join token is not known: it was used, or removed; make a new one")?;
-        found.spec.verify(&TokenSecret::from_bytes(secret), self.platform.wall_ms().0)?;
+    async fn join(
+        &self,
+        token: identity::token::TokenId,
+        secret: [u8; 16],
+        csr: &[u8],
+    ) -> Result<Answer> {
+        let found = self
+            .registry
+            .get::<Token>(&token.to_string(), Freshness::Linearizable)
+            .await?;
+        let found = found
+            .context("this join token is not known: it was used, or removed; make a new one")?;
+        found
+            .spec
+            .verify(&TokenSecret::from_bytes(secret), self.platform.wall_ms().0)?;
         let authority = self.authority().await?;
         // Whoever deletes the token has it: the second of two machines with one token is refused here.
         let expected = registry::draft::exactly(&found);
-        let taken = self.registry.delete::<Token>(&token.to_string(), DeleteOptions { expected }).await;
+        let taken = self
+            .registry
+            .delete::<Token>(&token.to_string(), DeleteOptions { expected })
+            .await;
         taken.context("this join token was just used by another machine: make a new one")?;
-        let node = self.registry.allocate(NODES_POOL, Want::Any { count: 1 }).await?;
+        let node = self
+            .registry
+            .allocate(NODES_POOL, Want::Any { count: 1 })
+            .await?;
         let node = NodeId(u64::try_from(node[0])?);
         let now = self.platform.wall_ms().0;
-        let issued = authority.issue_node(&NodeGrant::new(node), csr, now, &mut self.platform.rng())?;
+        let issued =
+            authority.issue_node(&NodeGrant::new(node), csr, now, &mut self.platform.rng())?;
         tracing::info!(%node, "a machine joined");
         Ok(Answer::Joined {
             node,
@@ -244,20 +342,25 @@ impl JoinDoor {
 
     async fn renew(&self, old: &[u8], csr: &[u8], signature: &[u8]) -> Result<Answer> {
         let authority = self.authority().await?;
-        let node = identity::node::verify_renewal(authority.certificate_der(), old, csr, signature)?;
+        let node =
+            identity::node::verify_renewal(authority.certificate_der(), old, csr, signature)?;
         if !self.topology.servers().contains_key(&node) {
             bail!("node {node} is no member of this site");
         }
         let now = self.platform.wall_ms().0;
-        let issued = authority.issue_node(&NodeGrant::new(node), csr, now, &mut self.platform.rng())?;
-        Ok(Answer::Renewed { chain: issued.chain_der })
+        let issued =
+            authority.issue_node(&NodeGrant::new(node), csr, now, &mut self.platform.rng())?;
+        Ok(Answer::Renewed {
+            chain: issued.chain_der,
+        })
     }
 }
 
 #[async_trait]
 impl JoinHandler for JoinDoor {
     async fn join(&self, peer: SocketAddr, request: Bytes) -> Result<Bytes, Refusal> {
-        let request = decode("a join request", FORMAT, &request).map_err(|error| Refusal(error.to_string()))?;
+        let request = decode("a join request", FORMAT, &request)
+            .map_err(|error| Refusal(error.to_string()))?;
         match self.answer(request).await {
             Ok(answer) => Ok(encode(FORMAT, &answer).into()),
             Err(error) => {
@@ -269,11 +372,23 @@ impl JoinHandler for JoinDoor {
 }
 
 /// Asks for a new certificate, from any server of the site, and keeps it.
-pub async fn renew(folder: &Folder, old: &NodeCertificate, servers: &BTreeMap<NodeId, String>) -> Result<NodeCertificate> {
+pub async fn renew(
+    folder: &Folder,
+    old: &NodeCertificate,
+    servers: &BTreeMap<NodeId, String>,
+) -> Result<NodeCertificate> {
     let key = NodeKey::generate()?;
     let csr = key.csr()?;
     let signature = old.sign_renewal(&csr)?;
-    let request: Bytes = encode(FORMAT, &Request::Renew { old: old.chain_der[0].clone(), csr, signature }).into();
+    let request: Bytes = encode(
+        FORMAT,
+        &Request::Renew {
+            old: old.chain_der[0].clone(),
+            csr,
+            signature,
+        },
+    )
+    .into();
     let fingerprint = identity::x509::fingerprint(old.ca_der());
     let mut failures = Vec::new();
     for address in servers.values() {
@@ -289,7 +404,10 @@ pub async fn renew(folder: &Folder, old: &NodeCertificate, servers: &BTreeMap<No
             Err(error) => failures.push(error.to_string()),
         }
     }
-    bail!("no server renewed this node's certificate: {}", failures.join("; "))
+    bail!(
+        "no server renewed this node's certificate: {}",
+        failures.join("; ")
+    )
 }
 
 /// The certificate for the transport.

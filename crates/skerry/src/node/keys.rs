@@ -24,7 +24,10 @@ pub struct Keys {
 impl Keys {
     /// No keys yet; they are honoured for `ttl` after the registry was last heard.
     pub fn new(ttl: Duration) -> Arc<Self> {
-        Arc::new(Keys { cache: RwLock::new(KeyCache::new(ttl)), started: Instant::now() })
+        Arc::new(Keys {
+            cache: RwLock::new(KeyCache::new(ttl)),
+            started: Instant::now(),
+        })
     }
 
     /// Follows the registry's caches until aborted.
@@ -54,8 +57,18 @@ impl Keys {
         })
     }
 
-    fn fill(&self, site_key: &SiteKey, users: &Cache<User>, keys: &Cache<AccessKey>, heard: Option<Instant>) {
-        let mut filled = self.cache.read().unwrap_or_else(PoisonError::into_inner).clone();
+    fn fill(
+        &self,
+        site_key: &SiteKey,
+        users: &Cache<User>,
+        keys: &Cache<AccessKey>,
+        heard: Option<Instant>,
+    ) {
+        let mut filled = self
+            .cache
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         filled.clear();
         for user in users.snapshot() {
             if let Err(error) = filled.set_user(user.spec.id, user.spec.user.clone()) {
@@ -90,11 +103,18 @@ impl KeyDirectory for Keys {
         match cache.decide(access_key, self.started.elapsed()) {
             Decision::Allow { caller, secret } => Some(KeyEntry {
                 secret: secret.reveal().to_owned(),
-                caller: Caller { user: caller.user, name: caller.name, admin: caller.role == Role::Admin },
+                caller: Caller {
+                    user: caller.user,
+                    name: caller.name,
+                    admin: caller.role == Role::Admin,
+                },
             }),
             Decision::Unknown => None,
             Decision::TooOld => {
-                tracing::warn!(access_key, "a key was refused: this node has not heard the registry for too long");
+                tracing::warn!(
+                    access_key,
+                    "a key was refused: this node has not heard the registry for too long"
+                );
                 None
             }
         }

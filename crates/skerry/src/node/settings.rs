@@ -40,7 +40,13 @@ impl Default for Settings {
 impl Settings {
     /// The addresses to listen on: those that are set, else those of the last start.
     pub fn listen_or(&self, last: &Listen) -> Listen {
-        let pick = |set: &String, last: &String| if set.is_empty() { last.clone() } else { set.clone() };
+        let pick = |set: &String, last: &String| {
+            if set.is_empty() {
+                last.clone()
+            } else {
+                set.clone()
+            }
+        };
         Listen {
             node: pick(&self.listen.node, &last.node),
             s3: pick(&self.listen.s3, &last.s3),
@@ -53,16 +59,28 @@ impl Settings {
 /// ten further for each node.
 pub fn default_listen(n: u16) -> Listen {
     let at = |port: u16| format!("127.0.0.1:{}", port + 10 * n);
-    Listen { s3: at(7300), node: at(7301), http: at(7302) }
+    Listen {
+        s3: at(7300),
+        node: at(7301),
+        http: at(7302),
+    }
 }
 
 /// Any free ports on loopback.
 pub fn random_listen() -> Listen {
     let any = || "127.0.0.1:0".to_owned();
-    Listen { node: any(), s3: any(), http: any() }
+    Listen {
+        node: any(),
+        s3: any(),
+        http: any(),
+    }
 }
 
 /// As last time.
 pub fn last_listen() -> Listen {
-    Listen { node: String::new(), s3: String::new(), http: String::new() }
+    Listen {
+        node: String::new(),
+        s3: String::new(),
+        http: String::new(),
+    }
 }

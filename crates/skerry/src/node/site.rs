@@ -43,33 +43,76 @@ pub async fn found(
     site_key: &SiteKey,
     own: (NodeId, ServerSpec),
 ) -> Result<()> {
-    let founding: Founding = serde_json::from_slice(&folder.secret(FOUNDING)?).context("the founding file is damaged")?;
+    let founding: Founding = serde_json::from_slice(&folder.secret(FOUNDING)?)
+        .context("the founding file is damaged")?;
     let now = platform.wall_ms().0;
-    let spec = SiteSpec { site, name: founding.name, format_level: 1, created_ms: now, groups: founding.groups };
+    let spec = SiteSpec {
+        site,
+        name: founding.name,
+        format_level: 1,
+        created_ms: now,
+        groups: founding.groups,
+    };
     settled(registry.create::<Site>(SITE, spec).await)?;
-    let pool = registry.create_pool(NODES_POOL, Layout::Sparse, 2..=u128::from(u32::MAX)).await;
+    let pool = registry
+        .create_pool(NODES_POOL, Layout::Sparse, 2..=u128::from(u32::MAX))
+        .await;
     if let Err(error) = pool
-        && registry.pool(NODES_POOL, registry::Freshness::Linearizable).await?.is_none()
+        && registry
+            .pool(NODES_POOL, registry::Freshness::Linearizable)
+            .await?
+            .is_none()
     {
         return Err(error.into());
     }
     let sealed_key = site_key.seal(AUTHORITY_SEAL, &founding.ca_key, &mut platform.rng());
-    let authority = AuthoritySpec { certificate: founding.ca_certificate, sealed_key };
+    let authority = AuthoritySpec {
+        certificate: founding.ca_certificate,
+        sealed_key,
+    };
     settled(registry.create::<Authority>(SITE, authority).await)?;
-    let server = PlacedServer { node: own.0, weight: own.1.weight };
+    let server = PlacedServer {
+        node: own.0,
+        weight: own.1.weight,
+    };
     settled(registry.create::<Server>(&own.0.to_string(), own.1).await)?;
-    let root = UserSpec { name: "root".into(), role: Role::Admin, project: "default".into() };
-    settled(registry.create::<User>("root", NamedUser { id: founding.root, user: root }).await)?;
-    settled(registry.create::<AccessKey>(&founding.key.access_key.clone(), founding.key).await)?;
+    let root = UserSpec {
+        name: "root".into(),
+        role: Role::Admin,
+        project: "default".into(),
+    };
+    settled(
+        registry
+            .create::<User>(
+                "root",
+                NamedUser {
+                    id: founding.root,
+                    user: root,
+                },
+            )
+            .await,
+    )?;
+    settled(
+        registry
+            .create::<AccessKey>(&founding.key.access_key.clone(), founding.key)
+            .await,
+    )?;
     let map = EpochMap::first(Epoch(1), founding.groups, &[server])?;
-    settled(registry.create_with(New::<Placement>::new(epoch_name(Epoch(1)), map)).await)?;
+    settled(
+        registry
+            .create_with(New::<Placement>::new(epoch_name(Epoch(1)), map))
+            .await,
+    )?;
     folder.remove_secret(FOUNDING)
 }
 
 /// Writes this server's own resource when it is not as it should be.
 pub async fn announce(registry: &Registry, node: NodeId, spec: &ServerSpec) -> Result<()> {
     let name = node.to_string();
-    match registry.get::<Server>(&name, registry::Freshness::Linearizable).await? {
+    match registry
+        .get::<Server>(&name, registry::Freshness::Linearizable)
+        .await?
+    {
         None => settled(registry.create::<Server>(&name, spec.clone()).await),
         Some(known) => {
             let same = known.spec.address == spec.address
@@ -78,7 +121,11 @@ pub async fn announce(registry: &Registry, node: NodeId, spec: &ServerSpec) -> R
             if same {
                 return Ok(());
             }
-            let (address, s3, http) = (spec.address.clone(), spec.s3_address.clone(), spec.http_address.clone());
+            let (address, s3, http) = (
+                spec.address.clone(),
+                spec.s3_address.clone(),
+                spec.http_address.clone(),
+            );
             registry
                 .modify::<Server>(&name, move |known| {
                     known.address.clone_from(&address);
@@ -92,10 +139,17 @@ pub async fn announce(registry: &Registry, node: NodeId, spec: &ServerSpec) -> R
 }
 
 /// Announces this server until that has worked once; a site without a majority may take its time.
-pub fn announce_until_done(registry: Arc<Registry>, node: NodeId, spec: ServerSpec) -> JoinHandle<()> {
+pub fn announce_until_done(
+    registry: Arc<Registry>,
+    node: NodeId,
+    spec: ServerSpec,
+) -> JoinHandle<()> {
     tokio::spawn(async move {
         while let Err(error) = announce(&registry, node, &spec).await {
-            tracing::warn!(error = format!("{error:#}"), "the site does not know this start of the server yet");
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "the site does not know this start of the server yet"
+            );
             tokio::time::sleep(LOOK_EVERY).await;
         }
     })
@@ -115,13 +169,18 @@ pub fn follow(
             let known: BTreeMap<NodeId, ServerSpec> = servers
                 .snapshot()
                 .iter()
-                .filter_map(|server| Some((server.metadata.name.parse().ok()?, server.spec.clone())))
+                .filter_map(|server| {
+                    Some((server.metadata.name.parse().ok()?, server.spec.clone()))
+                })
                 .collect();
             let published = maps.snapshot().iter().map(|map| map.spec.clone()).collect();
             if topology.update(known, published)
                 && let Err(error) = keep_topology(&folder, &topology)
             {
-                tracing::error!(error = format!("{error:#}"), "the servers of the site could not be written down");
+                tracing::error!(
+                    error = format!("{error:#}"),
+                    "the servers of the site could not be written down"
+                );
             }
             host_placed(&topology, &groups).await;
             tokio::select! {
@@ -159,7 +218,10 @@ pub fn publish_epochs(
             if groups.leads(REGISTRY_GROUP)
                 && let Err(error) = publish_next(&registry, &servers, &maps).await
             {
-                tracing::warn!(error = format!("{error:#}"), "a new epoch could not be published yet");
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "a new epoch could not be published yet"
+                );
             }
             tokio::select! {
                 biased;
@@ -171,16 +233,26 @@ pub fn publish_epochs(
     })
 }
 
-async fn publish_next(registry: &Registry, servers: &Cache<Server>, maps: &Cache<Placement>) -> Result<()> {
+async fn publish_next(
+    registry: &Registry,
+    servers: &Cache<Server>,
+    maps: &Cache<Placement>,
+) -> Result<()> {
     let placed: Vec<PlacedServer> = servers
         .snapshot()
         .iter()
         .filter(|server| server.spec.weight > 0)
         .filter_map(|server| {
-            Some(PlacedServer { node: server.metadata.name.parse().ok()?, weight: server.spec.weight })
+            Some(PlacedServer {
+                node: server.metadata.name.parse().ok()?,
+                weight: server.spec.weight,
+            })
         })
         .collect();
-    let newest = maps.snapshot().into_iter().max_by_key(|map| map.spec.epoch());
+    let newest = maps
+        .snapshot()
+        .into_iter()
+        .max_by_key(|map| map.spec.epoch());
     let Some(newest) = newest else { return Ok(()) };
     let mut current = newest.spec.servers().to_vec();
     let mut wanted = placed.clone();

@@ -117,10 +117,17 @@ impl Node {
             return vec!["the site's placement is not known yet".into()];
         };
         if !map.servers().iter().any(|server| server.node == self.id) {
-            reasons.push(format!("epoch {} does not place anything on this node yet", map.epoch()));
+            reasons.push(format!(
+                "epoch {} does not place anything on this node yet",
+                map.epoch()
+            ));
         }
         for group in groups {
-            let name = if group.group == REGISTRY_GROUP { "the registry".into() } else { format!("group {}", group.group) };
+            let name = if group.group == REGISTRY_GROUP {
+                "the registry".into()
+            } else {
+                format!("group {}", group.group)
+            };
             if let Some(stopped) = &group.stopped {
                 reasons.push(format!("{name} stopped here: {stopped}"));
                 continue;
@@ -132,7 +139,11 @@ impl Node {
             if group.leader.is_none() {
                 reasons.push(format!("{name} has no leader"));
             } else if group.voters.len() != wanted.len() {
-                reasons.push(format!("{name} has {} of {} voters", group.voters.len(), wanted.len()));
+                reasons.push(format!(
+                    "{name} has {} of {} voters",
+                    group.voters.len(),
+                    wanted.len()
+                ));
             }
         }
         reasons
@@ -146,7 +157,10 @@ impl Node {
                 if node == self.id {
                     return self.own_status().await;
                 }
-                let answer = self.transport.call(node, Service::ADMIN, Bytes::new(), ASK_LIMIT).await;
+                let answer = self
+                    .transport
+                    .call(node, Service::ADMIN, Bytes::new(), ASK_LIMIT)
+                    .await;
                 let parsed = answer.map_err(|error| error.to_string()).and_then(|body| {
                     serde_json::from_slice::<NodeStatus>(&body).map_err(|error| error.to_string())
                 });
@@ -175,10 +189,12 @@ impl Node {
         let servers = map.as_ref().map_or(0, |map| map.servers().len());
         let mut notices = Vec::new();
         if servers == 1 {
-            notices.push("one server: one synced copy of everything; its loss loses data".to_owned());
+            notices
+                .push("one server: one synced copy of everything; its loss loses data".to_owned());
         }
         if servers == 2 {
-            notices.push("two servers: two copies of everything, but neither may be down".to_owned());
+            notices
+                .push("two servers: two copies of everything, but neither may be down".to_owned());
         }
         SiteStatus {
             output_version: OUTPUT_VERSION,
@@ -193,7 +209,8 @@ impl Node {
 
 /// Answers other nodes that ask for this node's state.
 pub fn serve(node: &Arc<Node>) {
-    node.transport.serve(Service::ADMIN, Arc::new(Own(Arc::downgrade(node))));
+    node.transport
+        .serve(Service::ADMIN, Arc::new(Own(Arc::downgrade(node))));
 }
 
 struct Own(Weak<Node>);
@@ -201,8 +218,12 @@ struct Own(Weak<Node>);
 #[async_trait]
 impl Handler for Own {
     async fn call(&self, _: NodeId, _: Bytes) -> Result<Bytes, Refusal> {
-        let node = self.0.upgrade().ok_or_else(|| Refusal("the node stops".into()))?;
-        let status = serde_json::to_vec(&node.own_status().await).map_err(|error| Refusal(error.to_string()))?;
+        let node = self
+            .0
+            .upgrade()
+            .ok_or_else(|| Refusal("the node stops".into()))?;
+        let status = serde_json::to_vec(&node.own_status().await)
+            .map_err(|error| Refusal(error.to_string()))?;
         Ok(status.into())
     }
 }

@@ -37,8 +37,19 @@ struct State {
 impl Topology {
     /// Starts from what is known.
     pub fn new(me: NodeId, known: Known) -> Self {
-        let maps = known.maps.into_iter().map(|map| (map.epoch(), Arc::new(map))).collect();
-        Topology { me, state: RwLock::new(State { servers: known.servers, maps }), changed: tokio::sync::Notify::new() }
+        let maps = known
+            .maps
+            .into_iter()
+            .map(|map| (map.epoch(), Arc::new(map)))
+            .collect();
+        Topology {
+            me,
+            state: RwLock::new(State {
+                servers: known.servers,
+                maps,
+            }),
+            changed: tokio::sync::Notify::new(),
+        }
     }
 
     fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
@@ -95,7 +106,11 @@ impl Topology {
 
     /// Notes where a node says it is, before the registry does.
     pub fn note(&self, node: NodeId, spec: ServerSpec) {
-        self.state.write().unwrap_or_else(PoisonError::into_inner).servers.insert(node, spec);
+        self.state
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .servers
+            .insert(node, spec);
     }
 
     /// The newest map, when there is one.
@@ -112,23 +127,43 @@ impl AddressBook for Topology {
 
 impl Directory for Topology {
     fn voters(&self, group: GroupId) -> Vec<NodeId> {
-        let Some(map) = self.newest() else { return Vec::new() };
-        if group == REGISTRY_GROUP { map.registry_servers() } else { map.group_servers(group) }
+        let Some(map) = self.newest() else {
+            return Vec::new();
+        };
+        if group == REGISTRY_GROUP {
+            map.registry_servers()
+        } else {
+            map.group_servers(group)
+        }
     }
 
     fn learners(&self, group: GroupId) -> Vec<NodeId> {
-        let Some(map) = self.newest() else { return Vec::new() };
-        if group == REGISTRY_GROUP { map.registry_learners() } else { Vec::new() }
+        let Some(map) = self.newest() else {
+            return Vec::new();
+        };
+        if group == REGISTRY_GROUP {
+            map.registry_learners()
+        } else {
+            Vec::new()
+        }
     }
 
     fn peers(&self) -> Vec<NodeId> {
-        self.read(|state| state.servers.keys().copied().filter(|node| *node != self.me).collect())
+        self.read(|state| {
+            state
+                .servers
+                .keys()
+                .copied()
+                .filter(|node| *node != self.me)
+                .collect()
+        })
     }
 }
 
 impl PlacementSource for Topology {
     fn current(&self) -> Arc<EpochMap> {
-        self.newest().expect("the store is opened after the first map is known")
+        self.newest()
+            .expect("the store is opened after the first map is known")
     }
 
     fn at(&self, epoch: Epoch) -> Option<Arc<EpochMap>> {

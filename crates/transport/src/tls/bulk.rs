@@ -51,15 +51,20 @@ pub(super) async fn open(
         match opened.await {
             Ok(Ok(started)) => return finish(peer, started),
             // The other side closed it meanwhile, and then likely the others too.
-            _ => peer.drop_idle(),
+            Ok(Err(_)) => peer.drop_idle(),
+            Err(_) => return Err(not_taken()),
         }
     }
     let io = peer.new_bulk().await?;
     match timeout(HANDSHAKE_MAX, start(io, service, header)).await {
         Ok(Ok(started)) => finish(peer, started),
         Ok(Err(error)) => Err(CallError::Broken(error.to_string())),
-        Err(_) => Err(CallError::Broken("the stream was not taken in time".into())),
+        Err(_) => Err(not_taken()),
     }
+}
+
+fn not_taken() -> CallError {
+    CallError::Broken("the stream was not taken in time".into())
 }
 
 type Started = (BulkConnection, Result<(), String>);

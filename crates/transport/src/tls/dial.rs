@@ -1,12 +1,12 @@
 //! Opens TCP and TLS connections to nodes.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ids::NodeId;
+use rustix::net::sockopt;
 use rustls_pki_types::ServerName;
-use socket2::{SockRef, TcpKeepalive};
-use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -14,6 +14,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::certificates::expected_name;
 use super::core::Core;
+use crate::chunked::STALL_MAX;
 
 /// How long it may take until both sides know each other.
 pub(super) const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
@@ -45,12 +46,12 @@ pub(super) async fn address(
 /// Small messages leave at once; a peer that vanished is noticed within half a minute.
 pub(super) fn tune(tcp: &TcpStream) -> io::Result<()> {
     tcp.set_nodelay(true)?;
-    let (idle, interval) = (Duration::from_secs(15), Duration::from_secs(5));
-    let keepalive = TcpKeepalive::new()
-        .with_time(idle)
-        .with_interval(interval)
-        .with_retries(3);
-    SockRef::from(tcp).set_tcp_keepalive(&keepalive)
+    sockopt::set_tcp_user_timeout(tcp, STALL_MAX.as_millis() as u32)?;
+    sockopt::set_socket_keepalive(tcp, true)?;
+    sockopt::set_tcp_keepidle(tcp, Duration::from_secs(15))?;
+    sockopt::set_tcp_keepintvl(tcp, Duration::from_secs(5))?;
+    sockopt::set_tcp_keepcnt(tcp, 3)?;
+    Ok(())
 }
 
 fn timed_out(address: &str) -> io::Error {

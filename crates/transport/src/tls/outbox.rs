@@ -9,19 +9,16 @@
 
 use std::io;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 
 use super::frame::Frame;
+use crate::chunked::STALL_MAX;
 
 /// Bytes that may wait to be written on one connection.
 pub(super) const OUTBOX_BYTES_MAX: usize = 16 << 20;
-
-/// How long a peer may take no byte at all.
-pub(super) const STALL_MAX: Duration = Duration::from_secs(30);
 
 /// A batch that grew beyond this is not kept for the next round.
 const KEPT_BYTES_MAX: usize = 256 << 10;
