@@ -82,8 +82,6 @@ pub struct Node {
     pub site_key: Arc<identity::SiteKey>,
     /// Where it listens.
     pub listen: Listen,
-    /// Users by name.
-    pub users: Arc<Cache<User>>,
     /// The site.
     pub site: ids::SiteId,
     wal: Arc<Wal>,
@@ -280,7 +278,7 @@ impl Node {
             ),
             site::publish_epochs(registry.clone(), groups.clone(), servers, maps),
             site::announce_until_done(registry.clone(), id, spec),
-            keys.follow(site_key.clone(), users.clone(), access_keys),
+            keys.follow(site_key.clone(), users, access_keys),
             certificate::renew_when_due(
                 folder.clone(),
                 platform.clone(),
@@ -328,7 +326,6 @@ impl Node {
             blocks,
             site_key,
             listen,
-            users,
             site,
             wal,
             stop,
