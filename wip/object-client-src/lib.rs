@@ -1,0 +1,1 @@
+//! An S3 client for the command line and the load generator
