@@ -174,7 +174,7 @@ mod tests {
         ));
         assert_eq!(metrics.requests_refused_busy_total.get(), 1);
         drop(first);
-        drop(let _ = limits.request().await.unwrap());
+        drop(limits.request().await.unwrap());
     }
 
     #[tokio::test(start_paused = true)]
@@ -183,7 +183,7 @@ mod tests {
         let all = limits.write_room(1 << 20).await.unwrap();
         assert!(limits.write_room(1).await.is_err());
         drop(all);
-        drop(let _ = limits.write_room(1).await.unwrap());
+        drop(limits.write_room(1).await.unwrap());
     }
 
     #[tokio::test(start_paused = true)]
