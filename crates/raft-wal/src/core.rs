@@ -312,10 +312,13 @@ impl Core {
         pieces
     }
 
-    /// The oldest segment, when nothing needs it any more.
-    pub(crate) fn dead_segment(&self, active: u64) -> Option<u64> {
+    /// Takes out the oldest segment, when nothing needs it any more.
+    pub(crate) fn take_dead_segment(&mut self, active: u64) -> Option<(u64, Segment)> {
         let oldest = *self.segments.keys().next()?;
-        (oldest < active && !self.index.is_live(oldest)).then_some(oldest)
+        match oldest < active && !self.index.is_live(oldest) {
+            true => self.segments.pop_first(),
+            false => None,
+        }
     }
 
     /// See [`crate::Wal::pinning`].

@@ -4,7 +4,7 @@
 //! writer gathers what waits, writes it in one piece and syncs once for everybody.
 //!
 //! ```text
-//!  group 0 ─ vote, entries ─┐           batch k+1 gathers              ┌ wal-…01.seg  all dead: removed
+//!  group 0 ─ vote, entries ─┐           batch k+1 gathers              ┌ wal-…01.seg  all dead: goes   
 //!  group 1 ─ entries ───────┤  queue ──────────────────┐               ├ wal-…02.seg  holds a live entry of group 7
 //!  group 7 ─ purge ─────────┘                          v               │
 //!            reads ◄── cache, index ◄── settled ── write + sync ──────►└ wal-…03.seg  |head|batch|…|batch k|
@@ -28,7 +28,7 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use ids::GroupId;
@@ -69,6 +69,8 @@ pub struct WalOptions {
     pub batch_bytes_max: usize,
     /// What may wait to be written; callers wait beyond that.
     pub queue_bytes_max: usize,
+    /// Files of former segments that are kept to be written over: syncs then cost less.
+    pub spare_segments_max: usize,
 }
 
 impl Default for WalOptions {
@@ -78,6 +80,7 @@ impl Default for WalOptions {
             cache_bytes: 32 << 20,
             batch_bytes_max: 4 << 20,
             queue_bytes_max: 16 << 20,
+            spare_segments_max: 2,
         }
     }
 }
@@ -89,6 +92,7 @@ impl WalOptions {
             cache_bytes: self.cache_bytes,
             batch_bytes_max: self.batch_bytes_max.clamp(1, 256 << 20),
             queue_bytes_max: self.queue_bytes_max.clamp(1, 1 << 30),
+            spare_segments_max: self.spare_segments_max.min(16),
         }
     }
 }
@@ -119,7 +123,7 @@ pub struct Wal {
     shared: Arc<Shared>,
     platform: Arc<dyn Platform>,
     queue_bytes_max: usize,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    writer: JoinHandle<()>,
 }
 
 impl Wal {
@@ -136,8 +140,8 @@ impl Wal {
         let dir: Arc<str> = dir.into();
         let mut salt = [0; 8];
         platform.fill_random(&mut salt);
-        let (disk, dir_there) = (platform.disk(), dir.clone());
-        let scan = move || open::open(&*disk, &dir_there, u64::from_le_bytes(salt));
+        let (disk, dir_there, options_there) = (platform.disk(), dir.clone(), options.clone());
+        let scan = move || open::open(&*disk, &dir_there, &options_there, u64::from_le_bytes(salt));
         let opened = platform.blocking(scan).await?;
         let mut core = Core::new(opened.index, opened.segments, options.cache_bytes);
         core.stats.records_recovered = opened.records;
@@ -149,9 +153,10 @@ impl Wal {
             dir,
             options,
             active: opened.active,
+            spares: opened.spares,
             buffer: Vec::new(),
         };
-        let writer = Mutex::new(Some(tokio::spawn(writer.run())));
+        let writer = tokio::spawn(writer.run());
         Ok(Wal {
             shared,
             platform,
@@ -332,15 +337,7 @@ impl Wal {
     pub async fn close(&self) -> Result<(), WalError> {
         self.shared.core().closing = true;
         self.shared.work.notify_one();
-        let writer = self
-            .writer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(writer) = writer {
-            // A panic was turned into a fence.
-            let _ = writer.await;
-        }
+        self.shared.until_ended().await;
         match self.ended() {
             None | Some(WalError::Closed) => Ok(()),
             Some(error) => Err(error),
@@ -350,13 +347,7 @@ impl Wal {
 
 impl Drop for Wal {
     fn drop(&mut self) {
-        if let Some(writer) = self
-            .writer
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner)
-        {
-            writer.abort();
-        }
+        self.writer.abort();
     }
 }
 

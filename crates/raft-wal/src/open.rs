@@ -6,44 +6,74 @@ use std::collections::BTreeMap;
 
 use platform::{Disk, File};
 
-use crate::WalError;
 use crate::core::Segment;
 use crate::index::Index;
 use crate::recovery::{Recovery, SEGMENT_LEN_MAX, SegmentBytes, damaged};
-use crate::segment::{self, HEADER_LEN, Header, SUFFIX_NEW};
+use crate::segment::{self, HEADER_LEN, Header, Name, Spare};
 use crate::writer::Active;
+use crate::{WalError, WalOptions};
 
 /// A log that is ready to be written on.
 pub(crate) struct Opened {
     pub index: Index,
     pub segments: BTreeMap<u64, Segment>,
     pub active: Active,
+    pub spares: Vec<Spare>,
     pub records: u64,
 }
 
 /// Opens the log in `dir`, or makes an empty one; `salt` is for a first segment.
-pub(crate) fn open(disk: &dyn Disk, dir: &str, salt: u64) -> Result<Opened, WalError> {
+pub(crate) fn open(
+    disk: &dyn Disk,
+    dir: &str,
+    options: &WalOptions,
+    salt: u64,
+) -> Result<Opened, WalError> {
     let names = disk.list(dir).map_err(WalError::io("list its folder"))?;
-    let numbers: Vec<u64> = names
-        .iter()
-        .filter_map(|name| segment::number_of(name))
-        .collect();
-    let opened = match numbers.is_empty() {
+    let number = |name: &String| match Name::of(name) {
+        Name::Segment(number) => Some(number),
+        _ => None,
+    };
+    let numbers: Vec<u64> = names.iter().filter_map(number).collect();
+    let mut opened = match numbers.is_empty() {
         true => create(disk, dir, salt)?,
         false => recover(disk, dir, &numbers)?,
     };
-    let mut unfinished = names.iter().filter(|name| name.ends_with(SUFFIX_NEW));
-    unfinished
-        .try_for_each(|name| disk.remove(&format!("{dir}/{name}")))
-        .map_err(WalError::io("remove an unfinished segment"))?;
+    opened.spares = tidy(disk, dir, &names, options)?;
     Ok(opened)
+}
+
+/// Removes what a crash left unfinished and finds the spare files.
+fn tidy(
+    disk: &dyn Disk,
+    dir: &str,
+    names: &[String],
+    options: &WalOptions,
+) -> Result<Vec<Spare>, WalError> {
+    let mut spares = Vec::new();
+    for name in names {
+        let path = format!("{dir}/{name}");
+        match Name::of(name) {
+            Name::Spare if spares.len() < options.spare_segments_max => {
+                let file = disk
+                    .open(&path)
+                    .map_err(WalError::io("open a spare file"))?;
+                spares.push(Spare { path, file });
+            }
+            Name::Spare | Name::Unfinished => disk
+                .remove(&path)
+                .map_err(WalError::io("remove a spare file"))?,
+            Name::Segment(_) | Name::Other => {}
+        }
+    }
+    Ok(spares)
 }
 
 fn create(disk: &dyn Disk, dir: &str, salt: u64) -> Result<Opened, WalError> {
     let number = 1;
     let head = segment::encode_head(number, salt, 0, &BTreeMap::new());
     let len = head.len() as u64;
-    let file = segment::create(disk, dir, number, &head)?;
+    let file = segment::create(disk, dir, number, &head, None)?;
     let path = segment::path(dir, number).into();
     let segments = BTreeMap::from([(
         number,
@@ -65,6 +95,7 @@ fn create(disk: &dyn Disk, dir: &str, salt: u64) -> Result<Opened, WalError> {
         index: Index::default(),
         segments,
         active,
+        spares: Vec::new(),
         records: 0,
     })
 }
@@ -127,11 +158,13 @@ fn recover(disk: &dyn Disk, dir: &str, numbers: &[u64]) -> Result<Opened, WalErr
         index: recovered.index,
         segments,
         active,
+        spares: Vec::new(),
         records: recovered.records,
     })
 }
 
-/// Drops a torn tail, and makes durable what is kept: it may be here only because the system stayed up.
+/// Drops what stands behind the last record: records of a torn batch must not show up behind new ones. Makes durable
+/// what is kept: it may be here only because the system stayed up.
 fn cut(
     disk: &dyn Disk,
     dir: &str,
@@ -145,7 +178,7 @@ fn cut(
             path,
             end,
             bytes = len - end,
-            "cutting the torn tail of the write-ahead log"
+            "cutting what follows the last whole record"
         );
         file.set_len(end).map_err(WalError::io("cut a torn tail"))?;
     }

@@ -11,7 +11,8 @@
 //! - a file with a segment's name has a whole, synced head: it is written under another name, synced, renamed, and its
 //!   folder is synced before the first record is added;
 //! - `previous_len` is where the records of the segment before end: that one was synced to there;
-//! - numbers have no gap; the oldest segments are removed first, each removal durable before the next.
+//! - numbers have no gap; the oldest segments go first, each removal durable before the next;
+//! - behind the last record of a segment that was made of a spare file stand bytes of another time; the salt voids them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,17 +30,41 @@ pub(crate) const HEADER_LEN: usize = 64;
 const MAGIC: [u8; 8] = *b"SkerryWl";
 const SUFFIX: &str = ".seg";
 /// The suffix of a segment that isn't one yet.
-pub(crate) const SUFFIX_NEW: &str = ".new";
+const SUFFIX_NEW: &str = ".seg.new";
+/// The suffix of a segment that is one no longer and waits to become another.
+const SUFFIX_SPARE: &str = ".seg.spare";
 
 /// The path of a segment below the data folder.
 pub(crate) fn path(dir: &str, number: u64) -> String {
     format!("{dir}/wal-{number:016x}{SUFFIX}")
 }
 
-/// The number in a segment's file name; none when the name isn't a segment's.
-pub(crate) fn number_of(name: &str) -> Option<u64> {
-    let digits = name.strip_prefix("wal-")?.strip_suffix(SUFFIX)?;
-    (digits.len() == 16).then(|| u64::from_str_radix(digits, 16).ok())?
+/// What a name in the log's folder says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Name {
+    /// A segment.
+    Segment(u64),
+    /// The beginning of a segment that was never used.
+    Unfinished,
+    /// A file to make a segment of.
+    Spare,
+    /// Not ours.
+    Other,
+}
+
+impl Name {
+    pub(crate) fn of(name: &str) -> Name {
+        let number = |suffix| {
+            let digits: &str = name.strip_prefix("wal-")?.strip_suffix(suffix)?;
+            (digits.len() == 16).then(|| u64::from_str_radix(digits, 16).ok())?
+        };
+        match (number(SUFFIX), number(SUFFIX_NEW), number(SUFFIX_SPARE)) {
+            (Some(number), _, _) => Name::Segment(number),
+            (_, Some(_), _) => Name::Unfinished,
+            (_, _, Some(_)) => Name::Spare,
+            _ => Name::Other,
+        }
+    }
 }
 
 /// What a segment says of itself.
@@ -133,18 +158,33 @@ pub(crate) fn encode_head(
     out
 }
 
-/// Makes a segment with this head, durable in content and name.
+/// The file of a former segment. Writing over bytes that a file has already is cheaper to sync than making it longer;
+/// what is left of the old records has another salt and counts for nothing.
+#[derive(Debug)]
+pub(crate) struct Spare {
+    pub path: String,
+    pub file: Arc<dyn File>,
+}
+
+/// Makes a segment with this head, durable in content and name, of a spare file if there is one.
 pub(crate) fn create(
     disk: &dyn Disk,
     dir: &str,
     number: u64,
     head: &[u8],
+    spare: Option<Spare>,
 ) -> Result<Arc<dyn File>, WalError> {
     let path = path(dir, number);
-    let path_new = format!("{path}{SUFFIX_NEW}");
-    let file = disk
-        .create(&path_new)
-        .map_err(WalError::io("create a segment"))?;
+    let (path_new, file) = match spare {
+        Some(spare) => (spare.path, spare.file),
+        None => {
+            let path_new = format!("{dir}/wal-{number:016x}{SUFFIX_NEW}");
+            let file = disk
+                .create(&path_new)
+                .map_err(WalError::io("create a segment"))?;
+            (path_new, file)
+        }
+    };
     file.write_at(0, head)
         .map_err(WalError::io("write a segment's head"))?;
     file.sync().map_err(WalError::io("sync a segment's head"))?;
@@ -163,6 +203,21 @@ pub(crate) fn remove(disk: &dyn Disk, dir: &str, number: u64) -> Result<(), WalE
         .map_err(WalError::io("sync the log's folder"))
 }
 
+/// Takes a segment out of the log and keeps its file. Nobody else may hold the file: it will be written over.
+pub(crate) fn retire(
+    disk: &dyn Disk,
+    dir: &str,
+    number: u64,
+    file: Arc<dyn File>,
+) -> Result<Spare, WalError> {
+    let spare = format!("{dir}/wal-{number:016x}{SUFFIX_SPARE}");
+    disk.rename(&path(dir, number), &spare)
+        .map_err(WalError::io("put a segment aside"))?;
+    disk.sync_dir(dir)
+        .map_err(WalError::io("sync the log's folder"))?;
+    Ok(Spare { path: spare, file })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,14 +225,11 @@ mod tests {
     #[test]
     fn names_sort_as_numbers_and_come_back() {
         assert!(path("wal", 9) < path("wal", 10) && path("wal", 255) < path("wal", 256));
-        assert_eq!(number_of("wal-00000000000000ff.seg"), Some(255));
-        for other in [
-            "wal-ff.seg",
-            "wal-00000000000000ff.seg.new",
-            "x",
-            "wal-00000000000000fg.seg",
-        ] {
-            assert_eq!(number_of(other), None);
+        assert_eq!(Name::of("wal-00000000000000ff.seg"), Name::Segment(255));
+        assert_eq!(Name::of("wal-00000000000000ff.seg.new"), Name::Unfinished);
+        assert_eq!(Name::of("wal-00000000000000ff.seg.spare"), Name::Spare);
+        for other in ["wal-ff.seg", "x", "wal-00000000000000fg.seg"] {
+            assert_eq!(Name::of(other), Name::Other);
         }
     }
 

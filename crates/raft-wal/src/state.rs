@@ -29,6 +29,11 @@ impl GroupState {
         self.first == self.next
     }
 
+    /// The index of the last entry, if the log holds one.
+    pub fn last(&self) -> Option<u64> {
+        (!self.is_empty()).then(|| self.next - 1)
+    }
+
     /// A new group may begin at any index; after that indices have no gap.
     pub(crate) fn check_append(&self, group: GroupId, first_index: u64) -> Result<(), WalError> {
         let fresh = self.next == 0 && self.purged.is_none();

@@ -6,12 +6,12 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use platform::{File, Platform};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::core::{Core, Queued, Segment};
 use crate::record::{self, Kind, Record};
-use crate::segment;
+use crate::segment::{self, Spare};
 use crate::{WalError, WalOptions};
 
 /// What the callers and the writer hold together.
@@ -21,6 +21,8 @@ pub(crate) struct Shared {
     pub work: Notify,
     /// The queue's bound, in bytes.
     pub space: Semaphore,
+    /// Whether the writer has ended.
+    stopped: watch::Sender<bool>,
 }
 
 impl Shared {
@@ -29,11 +31,18 @@ impl Shared {
             core: Mutex::new(core),
             work: Notify::new(),
             space: Semaphore::new(queue_bytes_max),
+            stopped: watch::Sender::new(false),
         }
     }
 
     pub(crate) fn core(&self) -> MutexGuard<'_, Core> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the writer has ended.
+    pub(crate) async fn until_ended(&self) {
+        // The sender is in `self`: it can't be gone.
+        let _ = self.stopped.subscribe().wait_for(|stopped| *stopped).await;
     }
 
     /// Ends the log: answers everything that waits with the failure.
@@ -63,28 +72,30 @@ pub(crate) struct Writer {
     pub dir: Arc<str>,
     pub options: WalOptions,
     pub active: Active,
+    pub spares: Vec<Spare>,
     pub buffer: Vec<u8>,
 }
 
-/// Fences when the writer ends in any way but its own: a panic must not leave callers waiting.
-struct FenceOnDrop(Arc<Shared>);
+/// Says that the writer has ended, and fences when it didn't get to its own end: a panic must not leave callers waiting.
+struct Farewell(Arc<Shared>);
 
-impl Drop for FenceOnDrop {
+impl Drop for Farewell {
     fn drop(&mut self) {
         let already = self.0.core().ended.is_some();
         if !already {
             let error = WalError::Fenced {
-                cause: "its writer ended".into(),
+                cause: "its writer was stopped".into(),
             };
             self.0.fence(&error, Vec::new());
         }
+        self.0.stopped.send_replace(true);
     }
 }
 
 impl Writer {
     /// Runs until the log is closed or fenced.
     pub(crate) async fn run(mut self) {
-        let guard = FenceOnDrop(self.shared.clone());
+        let _farewell = Farewell(self.shared.clone());
         let end = match self.write_all().await {
             Ok(()) => WalError::Closed,
             Err(error) => {
@@ -93,7 +104,6 @@ impl Writer {
             }
         };
         self.shared.fence(&end, Vec::new());
-        drop(guard);
     }
 
     async fn write_all(&mut self) -> Result<(), WalError> {
@@ -203,9 +213,10 @@ impl Writer {
         let head = segment::encode_head(number, salt, self.active.end, &states);
         let head_len = head.len() as u64;
         let (disk, dir) = (self.platform.disk(), self.dir.clone());
+        let spare = self.spares.pop();
         let file = self
             .platform
-            .blocking(move || segment::create(&*disk, &dir, number, &head))
+            .blocking(move || segment::create(&*disk, &dir, number, &head, spare))
             .await?;
         let path = segment::path(&self.dir, number).into();
         let segment = Segment {
@@ -225,16 +236,29 @@ impl Writer {
         Ok(())
     }
 
-    /// Removes the oldest segments that nothing needs.
+    /// Takes the oldest segments that nothing needs out of the log.
     async fn collect(&mut self) -> Result<(), WalError> {
         loop {
-            let dead = self.shared.core().dead_segment(self.active.number);
-            let Some(number) = dead else { return Ok(()) };
+            let dead = self.shared.core().take_dead_segment(self.active.number);
+            let Some((number, Segment { file, len, .. })) = dead else {
+                return Ok(());
+            };
             let (disk, dir) = (self.platform.disk(), self.dir.clone());
-            self.platform
-                .blocking(move || segment::remove(&*disk, &dir, number))
-                .await?;
-            self.shared.core().segments.remove(&number);
+            // A reader that still holds the file must go on finding the old bytes.
+            let reusable = Arc::strong_count(&file) == 1
+                && self.spares.len() < self.options.spare_segments_max
+                && len <= self.options.segment_bytes.saturating_mul(2);
+            if reusable {
+                let spare = self
+                    .platform
+                    .blocking(move || segment::retire(&*disk, &dir, number, file))
+                    .await?;
+                self.spares.push(spare);
+            } else {
+                self.platform
+                    .blocking(move || segment::remove(&*disk, &dir, number))
+                    .await?;
+            }
         }
     }
 
