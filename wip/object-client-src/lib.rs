@@ -1,1 +1,0 @@
-//! An S3 client for the command line and the load generator
