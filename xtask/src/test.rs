@@ -1,6 +1,6 @@
 //! `cargo xtask test`: every test that we have, on a machine that has only Rust.
 //!
-//! Three parts: Rust's own tests, other people's S3 clients against the real program, and crashes of real processes. The
+//! Four parts: Rust's own tests; the program as a person uses it; other people's S3 clients; crashes of real processes. The
 //! last line says how many passed, failed and were skipped; a part that cannot run is counted test by test, never hidden.
 
 use std::path::{Path, PathBuf};
@@ -35,6 +35,8 @@ pub struct Options {
 enum Part {
     /// Unit, property, simulation and doc tests
     Rust,
+    /// Starting, stopping, joining, and what must be refused
+    Program,
     /// boto3, awscli, s3cmd, rclone, restic
     Clients,
     /// kill -9 under load
@@ -50,7 +52,7 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
     if options.wants(Part::Rust) {
         tally += rust(root, options)?;
     }
-    if options.wants(Part::Clients) || options.wants(Part::Crash) {
+    if options.only != Some(Part::Rust) {
         tally += processes(root, options)?;
     }
     println!("{tally}");
@@ -83,9 +85,10 @@ fn rust(root: &Path, options: &Options) -> Result<Tally> {
     Ok(tally)
 }
 
-/// The parts that start `skerry` itself; both are driven by pytest.
+/// The parts that start `skerry` itself; all are driven by pytest.
 fn processes(root: &Path, options: &Options) -> Result<Tally> {
     let folders = [
+        (Part::Program, "tests/program"),
         (Part::Clients, "tests/clients"),
         (Part::Crash, "tests/crash"),
     ];
@@ -108,7 +111,8 @@ fn processes(root: &Path, options: &Options) -> Result<Tally> {
 
 fn build(root: &Path, long: bool) -> Result<PathBuf> {
     let mut command = cargo(root);
-    command.args(["build", "--locked", "--package", "skerry"]);
+    // The whole workspace, as `cargo test` builds it: another choice of packages has other features, and builds all anew.
+    command.args(["build", "--workspace", "--locked"]);
     if long {
         command.arg("--release");
     }

@@ -139,6 +139,11 @@ pub fn verified_node_of(
     }
 }
 
+/// Whether the certificate names itself as its issuer: a root, or one that stands alone. The signature is not looked at.
+pub fn is_self_issued(certificate_der: &[u8]) -> bool {
+    parse(certificate_der).is_ok_and(|certificate| certificate.issuer() == certificate.subject())
+}
+
 /// The public key of a certificate: the bits of its subject public key.
 pub(crate) fn public_key(certificate_der: &[u8]) -> Result<Vec<u8>, X509Error> {
     Ok(parse(certificate_der)?

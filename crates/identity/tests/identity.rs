@@ -134,6 +134,15 @@ fn a_request_with_foreign_names_gets_only_what_the_authority_grants() {
 }
 
 #[test]
+fn only_a_root_is_its_own_issuer() {
+    let ca = authority();
+    let certificate = certificate(&ca, &NodeKey::generate().unwrap(), NOW);
+    assert!(x509::is_self_issued(ca.certificate_der()));
+    assert!(!x509::is_self_issued(&certificate.chain_der[0]));
+    assert!(!x509::is_self_issued(b"no certificate"));
+}
+
+#[test]
 fn no_certificate_names_two_nodes() {
     let ca = authority();
     let csr = NodeKey::generate().unwrap().csr().unwrap();

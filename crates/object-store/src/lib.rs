@@ -10,7 +10,7 @@
 //! - [`jobs`]: background reconcilers;
 //! - [`volume`]: the blocks on this node's disk;
 //! - [`placement`]: what this crate asks of its surroundings;
-//! - [`metrics`]: counters.
+//! - [`metrics`] counts.
 //!
 //! It knows neither the registry nor identity: the binary answers [`placement`]'s traits from them.
 

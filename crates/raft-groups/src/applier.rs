@@ -45,11 +45,11 @@ enum Job {
         rows: Vec<(Bytes, Bytes)>,
         reply: Reply<()>,
     },
-    /// Removes generations that are not in force; every generation for a group that is gone.
+    /// Removes some keys of generations that are not in force (`all`: of every generation); says whether that was all.
     RemoveStale {
         host: Arc<GroupHost>,
         all: bool,
-        reply: Reply<()>,
+        reply: Reply<bool>,
     },
     Checkpoint {
         reply: Reply<()>,
@@ -141,8 +141,16 @@ impl Applier {
 
     /// Removes generations that are not in force, or (`all`) everything of the group.
     pub async fn remove_stale(&self, host: Arc<GroupHost>, all: bool) -> Result<(), StoreError> {
-        self.ask(|reply| Job::RemoveStale { host, all, reply })
-            .await
+        // Step by step, so that other groups' jobs get between.
+        while !self
+            .ask(|reply| Job::RemoveStale {
+                host: host.clone(),
+                all,
+                reply,
+            })
+            .await?
+        {}
+        Ok(())
     }
 
     /// Makes everything applied so far durable.
@@ -187,7 +195,8 @@ impl Writer {
             if let Some(job) = other {
                 self.other(job).await;
             }
-            if self.dirty_bytes >= BYTES_PER_CHECKPOINT {
+            let due = !self.hosts.is_empty() && Instant::now() >= due;
+            if due || self.dirty_bytes >= BYTES_PER_CHECKPOINT {
                 self.checkpoint_and_report().await;
             }
         }
@@ -225,13 +234,10 @@ impl Writer {
             })
             .await;
         match result {
-            Err(error) => {
-                for (_, _, reply) in jobs {
-                    let _ = reply.send(Err(error.clone()));
-                }
-            }
+            Err(error) => self.failed(jobs, &error).await,
             Ok(responses) => {
                 for ((host, entries, reply), responses) in jobs.into_iter().zip(responses) {
+                    host.publish();
                     self.dirty_bytes += entries.iter().map(entry_bytes).sum::<u64>();
                     if let Some(last) = entries.last() {
                         host.machine.applied(last.log_id.index);
@@ -240,6 +246,24 @@ impl Writer {
                     let _ = reply.send(Ok(responses));
                 }
             }
+        }
+    }
+
+    /// Nothing of these jobs is committed. One group's bad entry must not stop the others: each goes alone.
+    async fn failed(&mut self, jobs: Vec<ApplyJob>, error: &StoreError) {
+        for job in &jobs {
+            if let Err(error) = job.0.reload(&self.database) {
+                tracing::error!(group = %job.0.group, %error, "the group's state can't be read back");
+            }
+        }
+        if jobs.len() == 1 {
+            for (_, _, reply) in jobs {
+                let _ = reply.send(Err(error.clone()));
+            }
+            return;
+        }
+        for job in jobs {
+            Box::pin(self.apply(vec![job])).await;
         }
     }
 
@@ -300,7 +324,7 @@ impl Writer {
         self.platform
             .blocking(move || {
                 database.write_durably(|writing| copy.install(writing, &applied))?;
-                copy.installed(&database, applied)
+                copy.installed(&database)
             })
             .await?;
         host.set_durable(host.applied_next());
@@ -308,25 +332,19 @@ impl Writer {
         Ok(())
     }
 
-    async fn remove_stale(&mut self, host: &Arc<GroupHost>, all: bool) -> Result<(), StoreError> {
-        loop {
-            let (database, group) = (self.database.clone(), host.group);
-            let keep = (!all).then(|| host.applied().generation);
-            let done = self
-                .platform
-                .blocking(move || {
-                    database.write(|writing| {
-                        if all {
-                            writing.remove_group(group)?;
-                        }
-                        writing.remove_stale(group, keep)
-                    })
+    async fn remove_stale(&mut self, host: &Arc<GroupHost>, all: bool) -> Result<bool, StoreError> {
+        let (database, group) = (self.database.clone(), host.group);
+        let keep = (!all).then(|| host.applied().generation);
+        self.platform
+            .blocking(move || {
+                database.write(|writing| {
+                    if all {
+                        writing.remove_group(group)?;
+                    }
+                    writing.remove_stale(group, keep)
                 })
-                .await?;
-            if done {
-                return Ok(());
-            }
-        }
+            })
+            .await
     }
 
     async fn checkpoint(&mut self) -> Result<(), StoreError> {

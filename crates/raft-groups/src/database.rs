@@ -24,6 +24,7 @@ use redb::{
 const KEYS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("keys");
 const GROUPS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("groups");
 const PATH: &str = "state/groups.redb";
+const NEW_PATH: &str = "state/groups.redb.new";
 const STALE_KEYS_PER_COMMIT: usize = 4096;
 
 pub(crate) fn failed(error: impl fmt::Display) -> StoreError {
@@ -83,6 +84,21 @@ impl GroupRecord {
     }
 }
 
+/// Makes an empty database under another name first: one that a crash left half made could never be opened.
+fn create(disk: &dyn Disk) -> io::Result<Arc<dyn File>> {
+    if disk.exists(NEW_PATH)? {
+        disk.remove(NEW_PATH)?;
+    }
+    let file = disk.create(NEW_PATH)?;
+    redb::Builder::new()
+        .create_with_backend(Backend(file))
+        .map_err(io::Error::other)?;
+    disk.rename(NEW_PATH, PATH)?;
+    disk.sync_dir("state")?;
+    disk.sync_dir("")?;
+    disk.open(PATH)
+}
+
 /// The database. Reads may run side by side; writes come from one task, see [`crate::applier`].
 pub(crate) struct Database {
     redb: redb::Database,
@@ -100,10 +116,7 @@ impl Database {
         let file = if disk.exists(PATH).map_err(failed)? {
             disk.open(PATH).map_err(failed)?
         } else {
-            let file = disk.create(PATH).map_err(failed)?;
-            disk.sync_dir("state").map_err(failed)?;
-            disk.sync_dir("").map_err(failed)?;
-            file
+            create(disk).map_err(failed)?
         };
         let redb = redb::Builder::new()
             .set_cache_size(cache_bytes)

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -42,9 +41,15 @@ pub(crate) struct Group {
     pub log: LogStore,
     pub database: Arc<Database>,
     /// Held while a snapshot comes in.
-    pub receiving: tokio::sync::Mutex<()>,
-    quiet: AtomicBool,
-    used: Mutex<Instant>,
+    pub receiving: Arc<tokio::sync::Mutex<()>>,
+    rest: Mutex<Rest>,
+}
+
+/// Whether the group sleeps, and when it was last used; under one lock with the switching of openraft's clock, so that the
+/// two always agree.
+struct Rest {
+    quiet: bool,
+    used: Instant,
 }
 
 impl Group {
@@ -60,9 +65,11 @@ impl Group {
             host,
             log,
             database,
-            receiving: tokio::sync::Mutex::new(()),
-            quiet: AtomicBool::new(false),
-            used: Mutex::new(Instant::now()),
+            receiving: Arc::default(),
+            rest: Mutex::new(Rest {
+                quiet: false,
+                used: Instant::now(),
+            }),
         }
     }
 
@@ -73,39 +80,45 @@ impl Group {
 
     /// The leader, as far as this node knows.
     pub fn leader(&self) -> Option<NodeId> {
-        self.metrics().current_leader.map(NodeId)
+        let metrics = self.metrics();
+        let leader = metrics
+            .running_state
+            .is_ok()
+            .then_some(metrics.current_leader);
+        leader.flatten().map(NodeId)
     }
 
     pub fn leads(&self) -> bool {
         self.raft.is_leader()
     }
 
+    fn rest(&self) -> MutexGuard<'_, Rest> {
+        self.rest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub fn is_quiet(&self) -> bool {
-        self.quiet.load(Ordering::Acquire)
+        self.rest().quiet
     }
 
     /// How long ago the group was last used by anybody on this node.
     pub fn idle_for(&self) -> Duration {
-        self.used
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .elapsed()
+        self.rest().used.elapsed()
     }
 
-    fn touch(&self) {
-        *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-    }
-
-    /// Stops timers, heartbeats and elections until [`Group::wake`].
-    pub fn sleep(&self) {
-        self.quiet.store(true, Ordering::Release);
-        self.raft.runtime_config().tick(false);
+    /// Stops timers, heartbeats and elections until [`Group::wake`], unless the group was used within `idle`.
+    pub fn sleep_after(&self, idle: Duration) {
+        let mut rest = self.rest();
+        if rest.used.elapsed() >= idle {
+            rest.quiet = true;
+            self.raft.runtime_config().tick(false);
+        }
     }
 
     /// Starts them again.
     pub fn wake(&self) {
-        self.touch();
-        if self.quiet.swap(false, Ordering::AcqRel) {
+        let mut rest = self.rest();
+        rest.used = Instant::now();
+        if std::mem::take(&mut rest.quiet) {
             self.raft.runtime_config().tick(true);
         }
     }
@@ -172,7 +185,8 @@ impl Group {
         let (database, host) = (self.database.clone(), self.host.clone());
         // Reads mostly hit redb's cache and take microseconds: a hop to another thread would cost more than it saves.
         let reading = database.read()?;
-        let view = reading.view(self.id, host.applied().generation);
+        let record = reading.group(self.id)?;
+        let view = reading.view(self.id, record.map_or(0, |record| record.generation));
         Ok(host.machine.query(&view, &query)?.into())
     }
 
@@ -212,11 +226,10 @@ impl Group {
             .map_err(|error| failed(&error))
     }
 
+    /// The replica here failed: others may lead.
     fn stopped(&self, fatal: &dyn std::fmt::Display) -> Miss {
-        Miss::Failed(GroupError::Store(format!(
-            "group {} stopped on this node: {fatal}",
-            self.id
-        )))
+        tracing::error!(group = %self.id, %fatal, "the group stopped on this node");
+        Miss::NotLeader(None)
     }
 }
 

@@ -11,6 +11,7 @@ use openraft::{Config, Raft, SnapshotPolicy};
 use platform::Platform;
 use raft_machine::{COMMAND_BYTES_MAX, Freshness, GroupError, Groups, Machine, StoreError};
 use raft_wal::Wal;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use transport::{Service, Transport};
@@ -22,7 +23,7 @@ use crate::host::GroupHost;
 use crate::log_store::LogStore;
 use crate::machine::GroupMachine;
 use crate::message::{self, Ask, Told};
-use crate::network::Network;
+use crate::network::{Network, SNAPSHOTS_MAX};
 
 /// How long a follower waits to catch up with a read index before it passes the query to the leader.
 const CATCH_UP: Duration = Duration::from_millis(50);
@@ -70,6 +71,11 @@ pub struct Options {
 }
 
 impl Options {
+    /// For so long after its last confirmation a leader may believe that it leads.
+    pub fn lease(&self) -> Duration {
+        self.election + self.election / 4
+    }
+
     /// The defaults for a node.
     pub fn new(node: NodeId, incarnation: Incarnation) -> Self {
         Options {
@@ -101,6 +107,8 @@ pub struct RaftGroups {
     pub(crate) started: Instant,
     tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
     opening: tokio::sync::Mutex<()>,
+    /// Shared by all groups; see [`SNAPSHOTS_MAX`].
+    snapshots: Arc<Semaphore>,
 }
 
 impl RaftGroups {
@@ -139,6 +147,7 @@ impl RaftGroups {
             started: Instant::now(),
             tasks: std::sync::Mutex::new(vec![writer]),
             opening: tokio::sync::Mutex::new(()),
+            snapshots: Arc::new(Semaphore::new(SNAPSHOTS_MAX)),
         });
         let known = groups
             .database
@@ -194,6 +203,7 @@ impl RaftGroups {
             platform: self.platform.clone(),
             transport: self.transport.clone(),
             group: id,
+            snapshots: self.snapshots.clone(),
         };
         let raft = Raft::new(
             self.options.node.0,
@@ -205,11 +215,40 @@ impl RaftGroups {
         .await
         .map_err(|error| GroupError::Store(format!("group {id} can't be opened: {error}")))?;
         let group = Arc::new(Group::new(raft, host, log, self.database.clone()));
+        self.stand_after_lease(group.clone());
         self.groups
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(id, group.clone());
         Ok(group)
+    }
+
+    /// Lets the group hold elections here, but not before a lease has passed since the node started: in its last run it may
+    /// have confirmed a leader. Whoever votes alone confirmed only itself.
+    fn stand_after_lease(&self, group: Arc<Group>) {
+        let me = self.options.node;
+        let voters: Vec<u64> = group
+            .metrics()
+            .membership_config
+            .membership()
+            .voter_ids()
+            .collect();
+        let alone = voters == [me.0];
+        let preferred = alone || self.directory.voters(group.id).first() == Some(&me);
+        let from = self.started
+            + if alone {
+                Duration::ZERO
+            } else {
+                self.options.lease()
+            };
+        self.keep(tokio::spawn(async move {
+            tokio::time::sleep_until(from).await;
+            group.raft.runtime_config().elect(true);
+            if preferred && !voters.is_empty() && group.leader().is_none() {
+                // No use in waiting for the others' silence.
+                let _ = group.raft.trigger().elect(false).await;
+            }
+        }));
     }
 
     /// Makes this node the only voter of a new group; for the first node of a site.
@@ -491,9 +530,8 @@ impl RaftGroups {
                 return Err(GroupError::Unavailable { group: id, why });
             }
             if let Some(node) = target {
-                match tokio::time::timeout(left, self.attempt(id, request, node, left.min(ATTEMPT)))
-                    .await
-                {
+                let limit = left.min(ATTEMPT);
+                match tokio::time::timeout(limit, self.attempt(id, request, node, limit)).await {
                     Ok(Ok(bytes)) => return Ok(bytes),
                     Ok(Err(Miss::Failed(error))) => return Err(error),
                     Ok(Err(Miss::NotLeader(Some(leader)))) if leader != node => {
@@ -589,7 +627,7 @@ fn config(options: &Options) -> Result<Config, GroupError> {
         cluster_name: "skerry".into(),
         heartbeat_interval: millis(options.heartbeat),
         election_timeout_min: millis(options.election),
-        election_timeout_max: millis(options.election + options.election / 4),
+        election_timeout_max: millis(options.lease()),
         install_snapshot_timeout: 60_000,
         max_payload_entries: 512,
         max_append_entries: Some(512),
@@ -600,6 +638,11 @@ fn config(options: &Options) -> Result<Config, GroupError> {
         notification_channel_size: Some(4096),
         state_machine_channel_size: Some(256),
         enable_pre_vote: Some(true),
+        // A leader that was started again must commit an entry of a new term before it answers reads: what it had applied
+        // is in its log, not in its state.
+        enable_leader_restore: Some(false),
+        // See `stand_after_lease`.
+        enable_elect: false,
         ..Config::default()
     };
     config

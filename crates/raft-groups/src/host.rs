@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use bytes::Bytes;
 use ids::{GroupId, OperationId};
@@ -27,7 +27,10 @@ pub(crate) struct Applied {
 pub(crate) struct GroupHost {
     pub group: GroupId,
     pub machine: Arc<dyn Machine>,
-    state: Mutex<HostState>,
+    /// The writer's; runs ahead of what is committed.
+    working: Mutex<HostState>,
+    /// What the last commit of the database holds.
+    visible: RwLock<Applied>,
     /// The highest index that a checkpoint made durable, plus one; the log must keep everything from here on.
     durable_next: AtomicU64,
 }
@@ -37,6 +40,26 @@ struct HostState {
     results: Results,
 }
 
+impl HostState {
+    fn load(database: &Database, group: GroupId) -> Result<Self, StoreError> {
+        let reading = database.read()?;
+        let Some(record) = reading.group(group)? else {
+            return Ok(HostState {
+                applied: Applied::default(),
+                results: Results::default(),
+            });
+        };
+        let (log_id, membership) = codec::decode_state(record.state)?;
+        let results = Results::load(&reading.view(group, record.generation))?;
+        let applied = Applied {
+            generation: record.generation,
+            log_id,
+            membership,
+        };
+        Ok(HostState { applied, results })
+    }
+}
+
 impl GroupHost {
     /// Reads a group's state from the database; all of that is durable.
     pub fn open(
@@ -44,25 +67,8 @@ impl GroupHost {
         group: GroupId,
         machine: Arc<dyn Machine>,
     ) -> Result<Self, StoreError> {
-        let reading = database.read()?;
-        let state = match reading.group(group)? {
-            None => HostState {
-                applied: Applied::default(),
-                results: Results::default(),
-            },
-            Some(record) => {
-                let (log_id, membership) = codec::decode_state(record.state)?;
-                let results = Results::load(&reading.view(group, record.generation))?;
-                HostState {
-                    applied: Applied {
-                        generation: record.generation,
-                        log_id,
-                        membership,
-                    },
-                    results,
-                }
-            }
-        };
+        let state = HostState::load(database, group)?;
+        let visible = RwLock::new(state.applied.clone());
         let durable_next = AtomicU64::new(next_index(&state.applied));
         if let Some(id) = &state.applied.log_id {
             machine.applied(id.index);
@@ -70,20 +76,34 @@ impl GroupHost {
         Ok(GroupHost {
             group,
             machine,
-            state: Mutex::new(state),
+            working: Mutex::new(state),
+            visible,
             durable_next,
         })
     }
 
     fn lock(&self) -> MutexGuard<'_, HostState> {
-        self.state
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.working.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is applied and visible to reads.
     pub fn applied(&self) -> Applied {
-        self.lock().applied.clone()
+        self.visible
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Called when what was applied is committed: from now on reads see it.
+    pub fn publish(&self) {
+        let applied = self.lock().applied.clone();
+        *self.visible.write().unwrap_or_else(PoisonError::into_inner) = applied;
+    }
+
+    /// Goes back to what the database holds, after a commit that failed.
+    pub fn reload(&self, database: &Database) -> Result<(), StoreError> {
+        *self.lock() = HostState::load(database, self.group)?;
+        Ok(())
     }
 
     /// The first index that is not durably applied.
@@ -98,11 +118,11 @@ impl GroupHost {
 
     /// The first index that is not applied.
     pub fn applied_next(&self) -> u64 {
-        next_index(&self.lock().applied)
+        next_index(&self.visible.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Applies entries in a commit in the making; returns a response for each. When the commit fails the node must not
-    /// use this host any more.
+    /// Applies entries in a commit in the making; returns a response for each. After a commit that worked
+    /// [`GroupHost::publish`] must follow, after one that failed [`GroupHost::reload`].
     pub fn apply(
         &self,
         writing: &mut Writing<'_>,
@@ -156,12 +176,9 @@ impl GroupHost {
     }
 
     /// Takes over what [`GroupHost::install`] committed.
-    pub fn installed(&self, database: &Database, applied: Applied) -> Result<(), StoreError> {
-        let reading = database.read()?;
-        let results = Results::load(&reading.view(self.group, applied.generation))?;
-        let mut state = self.lock();
-        state.applied = applied;
-        state.results = results;
+    pub fn installed(&self, database: &Database) -> Result<(), StoreError> {
+        self.reload(database)?;
+        self.publish();
         Ok(())
     }
 }

@@ -28,6 +28,7 @@ mod machine;
 mod message;
 mod network;
 mod results;
+mod runtime;
 mod service;
 mod sleep;
 mod status;

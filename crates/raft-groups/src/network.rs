@@ -15,12 +15,16 @@ use openraft::raft::{
 use platform::Platform;
 use raft_machine::{StoreError, View};
 use tokio::io::AsyncReadExt;
+use tokio::sync::Semaphore;
 use transport::{Transport, TransportError};
 
 use crate::machine::{Snapshot, SnapshotRows};
 use crate::types::{Types, Vote};
 use crate::{codec, wire};
 
+const APPEND_LIMIT: Duration = Duration::from_secs(3);
+/// Snapshots that this node sends at once: each holds a chunk in memory at both ends.
+pub(crate) const SNAPSHOTS_MAX: usize = 4;
 const SNAPSHOT_CHUNK_BYTES: usize = 512 << 10;
 const SNAPSHOT_CHUNK_ROWS: usize = 4096;
 
@@ -30,6 +34,8 @@ pub(crate) struct Network {
     pub platform: Arc<dyn Platform>,
     pub transport: Arc<dyn Transport>,
     pub group: GroupId,
+    /// [`SNAPSHOTS_MAX`] permits.
+    pub snapshots: Arc<Semaphore>,
 }
 
 /// One peer of a group.
@@ -74,6 +80,7 @@ impl Peer {
         vote: Vote,
         snapshot: Snapshot,
     ) -> Result<Vote, StreamingError<Types>> {
+        let _permit = self.network.snapshots.acquire().await;
         let broken = |error: std::io::Error| StreamingError::Network(NetworkError::new(&error));
         let SnapshotRows::View {
             reading,
@@ -149,7 +156,12 @@ impl RaftNetworkV2<Types> for Peer {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
         let body = wire::append_call(self.network.group, &request);
-        let answer = self.call(body, option.hard_ttl()).await?;
+        let ttl = match request.entries.is_empty() {
+            true => option.hard_ttl(),
+            // As long as a slow disk or link takes for a full message.
+            false => option.hard_ttl().max(APPEND_LIMIT),
+        };
+        let answer = self.call(body, ttl).await?;
         wire::read_append_answer(&answer).map_err(damaged)
     }
 

@@ -12,7 +12,7 @@ use ids::OperationId;
 use raft_machine::{Batch, StoreError, View};
 
 /// How many results a group keeps.
-pub const RESULTS_KEPT: u64 = 4096;
+pub const RESULTS_KEPT: u64 = 65_536;
 const PREFIX: [u8; 2] = [0xFF, b'r'];
 
 /// Which operations have results, and where.

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use ids::{GroupId, Incarnation, NodeId};
 use membership::liveness::{self, Detector, Event};
 use membership::plan::{self, Current, Step, Wanted};
-use openraft::ChangeMembers;
+use openraft::{ChangeMembers, Instant};
 use tokio::task::{JoinHandle, JoinSet};
 use transport::{Handler, Refusal, Service};
 
@@ -54,6 +54,7 @@ async fn run(groups: Weak<RaftGroups>) {
     let mut beat = tokio::time::interval(BEAT);
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut beats: u64 = 0;
+    let mut chores = tokio::spawn(async {});
     loop {
         beat.tick().await;
         beats += 1;
@@ -85,10 +86,14 @@ async fn run(groups: Weak<RaftGroups>) {
         for event in events {
             react(&groups, &event);
         }
-        if beats.is_multiple_of(BEATS_PER_CHORE) {
-            put_to_sleep(&groups).await;
-            reconcile(&groups).await;
-            trim(&groups).await;
+        wake_orphans(&groups, &detector);
+        if beats.is_multiple_of(BEATS_PER_CHORE) && chores.is_finished() {
+            // Beside the beat: a chore may wait for a node that does not answer.
+            chores = tokio::spawn(async move {
+                put_to_sleep(&groups).await;
+                reconcile(&groups).await;
+                trim(&groups).await;
+            });
         }
     }
 }
@@ -126,6 +131,16 @@ fn react(groups: &RaftGroups, event: &Event) {
             .get_node(&node.0)
             .is_some();
         if member && (group.leads() || group.leader() == Some(*node)) {
+            group.wake();
+        }
+    }
+}
+
+/// A group that sleeps though nobody leads it, or a node that does not answer, must elect.
+fn wake_orphans(groups: &RaftGroups, detector: &Detector) {
+    for group in groups.all() {
+        let led = |leader: NodeId| detector.is_trusted(leader);
+        if group.is_quiet() && !group.leads() && !group.leader().is_some_and(led) {
             group.wake();
         }
     }
@@ -172,7 +187,7 @@ pub(crate) fn fall_asleep(groups: &RaftGroups, idle: &Idle) -> bool {
     };
     let agrees = sleep::follower_agrees(&facts(&group), idle);
     if agrees {
-        group.sleep();
+        group.sleep_after(Duration::ZERO);
     }
     agrees
 }
@@ -208,8 +223,11 @@ async fn put_to_sleep(groups: &RaftGroups) {
         }
         candidates.insert(group.id, (group, followers));
     }
-    for (node, idle) in asks {
+    let asked = asks.into_iter().map(|(node, idle)| async move {
         let answer = groups.ask(node, &Ask::Sleep(idle.clone()), ASK_LIMIT).await;
+        (idle, answer)
+    });
+    for (idle, answer) in futures::future::join_all(asked).await {
         let asleep = match answer {
             Ok(Told::Asleep(asleep)) if asleep.len() == idle.len() => asleep,
             _ => vec![false; idle.len()],
@@ -222,14 +240,14 @@ async fn put_to_sleep(groups: &RaftGroups) {
     }
     for (group, _) in candidates.into_values() {
         // Something may have happened meanwhile: then the followers hear heartbeats, and wake.
-        if group.idle_for() >= groups.options.quiet_after {
-            group.sleep();
-        }
+        group.sleep_after(groups.options.quiet_after);
     }
 }
 
 /// A member that lacks no more entries than this has caught up.
 const LAG_MAX: u64 = 1_000;
+/// And it confirmed the leader within this time.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
 fn current(group: &Group) -> Option<Current> {
     let metrics = group.metrics();
@@ -238,9 +256,16 @@ fn current(group: &Group) -> Option<Current> {
     let last = metrics.last_log_index.unwrap_or(0);
     let replication = metrics.replication.as_ref()?;
     let near = |at: &Option<crate::types::LogId>| at.is_some_and(|id| id.index + LAG_MAX >= last);
+    let heartbeat = metrics.heartbeat.as_ref();
+    let answers = |node: &u64| {
+        let last = heartbeat
+            .and_then(|heard| heard.get(node))
+            .and_then(Option::as_ref);
+        last.is_some_and(|at| at.elapsed() < ANSWERS_WITHIN)
+    };
     let caught_up = replication
         .iter()
-        .filter(|(_, at)| near(at))
+        .filter(|(node, at)| answers(node) && near(at))
         .map(|(node, _)| NodeId(*node));
     Some(Current {
         voters: halves.last()?.iter().copied().map(NodeId).collect(),

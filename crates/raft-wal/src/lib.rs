@@ -4,7 +4,7 @@
 //! writer gathers what waits, writes it in one piece and syncs once for everybody.
 //!
 //! ```text
-//!  group 0 ─ vote, entries ─┐           batch k+1 gathers              ┌ wal-…01.seg  all dead: goes   
+//!  group 0 ─ vote, entries ─┐           batch k+1 gathers              ┌ wal-…01.seg  all dead: goes
 //!  group 1 ─ entries ───────┤  queue ──────────────────┐               ├ wal-…02.seg  holds a live entry of group 7
 //!  group 7 ─ purge ─────────┘                          v               │
 //!            reads ◄── cache, index ◄── settled ── write + sync ──────►└ wal-…03.seg  |head|batch|…|batch k|

@@ -283,7 +283,7 @@ impl Registry {
         name: &str,
         spec: K::Spec,
     ) -> Result<Resource<K>, RegistryError> {
-        self.create_with(New::new(name, spec)).await
+        self.create_with(New::named(name, spec)).await
     }
 
     /// Makes a resource with labels, owners, values of pools and so on.

@@ -33,7 +33,7 @@ pub struct New<K: Kind> {
 
 impl<K: Kind> New<K> {
     /// A resource with nothing but name and spec.
-    pub fn new(name: impl Into<String>, spec: K::Spec) -> Self {
+    pub fn named(name: impl Into<String>, spec: K::Spec) -> Self {
         New {
             name: name.into(),
             spec,

@@ -19,6 +19,9 @@ use crate::command::ResourceKey;
 use crate::resource::Stored;
 use crate::{keys, limits};
 
+/// Sees a resource's name and its stored bytes.
+type VisitNamed<'a, T> = dyn FnMut(&mut T, &str, &[u8]) -> ControlFlow<()> + 'a;
+
 /// The newest format of [`Query`] and [`Answer`].
 pub const QUERY_FORMAT: u8 = 1;
 
@@ -406,7 +409,7 @@ impl<'q> Page<'q> {
     fn visit_current(
         &mut self,
         view: &dyn View,
-        visit: &mut dyn FnMut(&mut Self, &str, &[u8]) -> ControlFlow<()>,
+        visit: &mut VisitNamed<'_, Self>,
     ) -> Result<(), StoreError> {
         let query = self.query;
         let key = |name: &str| match &query.index {
@@ -438,7 +441,7 @@ impl<'q> Page<'q> {
         view: &dyn View,
         mut from: Vec<u8>,
         end: &[u8],
-        visit: &mut dyn FnMut(&mut Self, &str, &[u8]) -> ControlFlow<()>,
+        visit: &mut VisitNamed<'_, Self>,
     ) -> Result<(), StoreError> {
         const CHUNK: usize = 512;
         loop {

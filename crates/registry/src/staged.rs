@@ -8,12 +8,15 @@ use raft_machine::{Batch, StoreError, View, Visit};
 
 type Writes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
+/// An entry of the writes: none, a removal, or a value.
+type Before = Option<Option<Vec<u8>>>;
+
 /// A batch over a view that is left as it is.
 pub struct Staged<'a> {
     base: &'a dyn View,
     writes: Writes,
     /// What a key's entry was before each write since the last mark.
-    journal: Vec<(Vec<u8>, Option<Option<Vec<u8>>>)>,
+    journal: Vec<(Vec<u8>, Before)>,
 }
 
 impl<'a> Staged<'a> {

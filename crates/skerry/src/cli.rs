@@ -10,16 +10,24 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use identity::Role;
 
-use crate::logs::{self, LogFormat};
-use crate::node::settings;
+use crate::logs::LogFormat;
 use crate::up;
 
 mod admin;
+mod bench;
+mod bucket;
 pub mod client;
+mod config;
+mod copy;
+mod endpoint;
 pub mod folder;
+mod object;
+mod place;
 pub mod print;
+mod remote;
 mod server;
 mod show;
+mod units;
 
 pub use server::{join_folder, until_stopped};
 pub use show::variables;
@@ -70,9 +78,18 @@ enum Command {
     /// Access keys
     #[command(subcommand)]
     Key(KeyCommand),
-    /// Where an object is
+    /// Buckets
+    #[command(subcommand)]
+    Bucket(bucket::BucketCommand),
+    /// Objects
     #[command(subcommand)]
     Object(ObjectCommand),
+    /// Put load on a service and measure it
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
+    /// What a node is configured with
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -88,6 +105,16 @@ pub struct At {
     /// The data folder of the site or of one of its nodes
     #[arg(long, env = "SKERRY_DATA", value_name = "DIR")]
     data: Option<PathBuf>,
+    /// Ask a node on another machine, by the URL of its HTTP door; an administrator's access key is taken from
+    /// SKERRY_ACCESS_KEY and SKERRY_SECRET_KEY, or from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY
+    #[arg(long, value_name = "https://HOST:7302")]
+    endpoint: Option<String>,
+    /// With --endpoint: trust the authorities in this PEM file, not the system's
+    #[arg(long, env = "SKERRY_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// With --endpoint: send the secret to another machine over plain HTTP
+    #[arg(long)]
+    insecure_http: bool,
     /// How to print
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -98,6 +125,9 @@ impl At {
     pub fn new(data: PathBuf, output: Output) -> Self {
         At {
             data: Some(data),
+            endpoint: None,
+            ca: None,
+            insecure_http: false,
             output,
         }
     }
@@ -138,38 +168,10 @@ struct UpArguments {
 }
 
 #[derive(Debug, Args)]
-struct ListenArguments {
-    /// Where S3 clients connect [default: 127.0.0.1:7300]
-    #[arg(long, env = "SKERRY_S3_LISTEN", value_name = "HOST:PORT")]
-    s3_listen: Option<String>,
-    /// Where other nodes connect [default: 127.0.0.1:7301]
-    #[arg(long, env = "SKERRY_NODE_LISTEN", value_name = "HOST:PORT")]
-    node_listen: Option<String>,
-    /// Health and metrics [default: 127.0.0.1:7302]
-    #[arg(long, env = "SKERRY_HTTP_LISTEN", value_name = "HOST:PORT")]
-    http_listen: Option<String>,
-    /// The address that other nodes are told, when it isn't --node-listen
-    #[arg(long, env = "SKERRY_ADVERTISE", value_name = "HOST:PORT")]
-    advertise: Option<String>,
-    /// Let S3 listen on other addresses than loopback without TLS
-    #[arg(long)]
-    insecure_http: bool,
-}
-
-#[derive(Debug, Args)]
 struct ServerArguments {
-    /// The node's data folder
-    #[arg(long, env = "SKERRY_DATA", value_name = "DIR")]
-    data: Option<PathBuf>,
     #[command(flatten)]
-    listen: ListenArguments,
-    /// How log lines look
-    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
-    log_format: LogFormat,
-    /// Write logs to this file, of bounded size, instead of stderr
-    #[arg(long, value_name = "FILE")]
-    log_file: Option<PathBuf>,
-    /// Stop when the process that started this one is gone
+    config: config::ConfigFlags,
+    /// Stop when the process that started this one is gone; flags alone count then, no variable and no file
     #[arg(long, hide = true)]
     with_parent: bool,
 }
@@ -284,12 +286,37 @@ enum KeyCommand {
 
 #[derive(Debug, Subcommand)]
 enum ObjectCommand {
+    /// Copy files and folders to S3 or back
+    #[command(after_help = copy::EXAMPLES)]
+    Cp(copy::CopyArguments),
+    /// List objects
+    #[command(after_help = object::LIST_EXAMPLES)]
+    Ls(object::ListArguments),
+    /// Show an object's size, type and metadata
+    Stat(object::OneArguments),
+    /// Write an object to standard output
+    Cat(object::OneArguments),
+    /// Remove objects
+    #[command(after_help = object::REMOVE_EXAMPLES)]
+    Rm(object::RemoveArguments),
     /// Show where an object is: key, placement group, servers, blocks
     Where {
         /// BUCKET/KEY
         path: String,
         #[command(flatten)]
         at: At,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Show every key, its value, and whether a flag, a variable or the file sets it
+    Show {
+        #[command(flatten)]
+        config: config::ConfigFlags,
+        /// How to print
+        #[arg(long, value_enum, default_value_t = Output::Text)]
+        output: Output,
     },
 }
 
@@ -313,6 +340,14 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Raft(RaftCommand::Ls(at)) => show::raft(&at).await,
         Command::Placement(PlacementCommand::Show(at)) => show::placement(&at).await,
         Command::Object(ObjectCommand::Where { path, at }) => show::whereabouts(&at, &path).await,
+        Command::Object(ObjectCommand::Cp(copied)) => copy::run(copied).await,
+        Command::Object(ObjectCommand::Ls(listed)) => object::ls(listed).await,
+        Command::Object(ObjectCommand::Stat(one)) => object::stat(one).await,
+        Command::Object(ObjectCommand::Cat(one)) => object::cat(one).await,
+        Command::Object(ObjectCommand::Rm(removed)) => object::rm(removed).await,
+        Command::Bucket(command) => bucket::run(command).await,
+        Command::Bench(command) => bench::run(command).await,
+        Command::Config(ConfigCommand::Show { config, output }) => config::show(&config, output),
         Command::Token(TokenCommand::Create { ttl, at }) => admin::create_token(&at, ttl).await,
         Command::User(UserCommand::Create {
             name,
@@ -338,25 +373,6 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
-}
-
-impl ListenArguments {
-    fn settings(&self) -> settings::Settings {
-        let mut settings = settings::Settings {
-            listen: settings::last_listen(),
-            ..settings::Settings::default()
-        };
-        settings.listen.s3 = self.s3_listen.clone().unwrap_or_default();
-        settings.listen.node = self.node_listen.clone().unwrap_or_default();
-        settings.listen.http = self.http_listen.clone().unwrap_or_default();
-        settings.advertise.clone_from(&self.advertise);
-        settings.insecure_http = self.insecure_http;
-        settings
-    }
-}
-
-fn start_logs(format: LogFormat, file: Option<&std::path::Path>) -> Result<()> {
-    logs::start(format, file)
 }
 
 /// How long a stop may take before processes are ended.

@@ -32,10 +32,18 @@ impl LogFormat {
 /// A file is set aside when it reaches this size; one older file is kept.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
-/// Starts logging; `SKERRY_LOG` filters (default `info`).
+/// What is logged when nobody says.
+pub const LEVEL_DEFAULT: &str = "info,openraft=error,hyper=warn,s3s=warn";
+
+/// Starts logging; `SKERRY_LOG` says what is logged.
 pub fn start(format: LogFormat, file: Option<&Path>) -> Result<()> {
-    let filter = EnvFilter::try_from_env("SKERRY_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("info,openraft=error,hyper=warn,s3s=warn"));
+    let level = std::env::var("SKERRY_LOG").unwrap_or_else(|_| LEVEL_DEFAULT.into());
+    start_at(&level, format, file)
+}
+
+/// Starts logging of this level.
+pub fn start_at(level: &str, format: LogFormat, file: Option<&Path>) -> Result<()> {
+    let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new(LEVEL_DEFAULT));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false);

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 mod cli;
+mod config;
 mod logs;
 mod node;
 mod up;

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use ids::{GroupId, Incarnation, NodeId, OperationId, REGISTRY_GROUP};
 use membership::kinds::ServerSpec;
 use object_s3::{DoorOptions, S3Door};
-use object_store::gateway::{Gateway, GatewayOptions, GatewayParts};
+use object_store::gateway::{Gateway, GatewayParts};
 use object_store::jobs::{JobOptions, Jobs};
 use object_store::metrics::ObjectMetrics;
 use object_store::placement::LocalLeadership;
@@ -34,16 +34,21 @@ use transport::{Service, Transport};
 pub mod admin;
 mod buckets;
 mod certificate;
+pub mod doors;
 pub mod folder;
 pub mod found;
+mod http;
 mod keys;
 pub mod kinds;
+mod remote;
 pub mod settings;
 mod site;
 pub mod status;
+pub mod tls;
 pub mod topology;
 
 use buckets::Buckets;
+use doors::Doors;
 use folder::{Folder, Listen};
 use found::{FOUNDING, JoinDoor, NodeSelf};
 use keys::{HEAR_EVERY, Keys};
@@ -82,6 +87,8 @@ pub struct Node {
     pub site_key: Arc<identity::SiteKey>,
     /// Where it listens.
     pub listen: Listen,
+    /// How its doors for clients are open.
+    pub doors: Arc<Doors>,
     /// The site.
     pub site: ids::SiteId,
     wal: Arc<Wal>,
@@ -176,6 +183,7 @@ impl Node {
     ) -> Result<Arc<Node>> {
         let (id, site, site_key) = (own.marker.node, own.marker.site, own.site_key.clone());
         let wanted = settings.listen_or(&own.marker.listen);
+        let doors = Arc::new(Doors::new(settings, &wanted)?);
         let node_listener = bind("other nodes", &wanted.node).await?;
         let s3_listener = bind("S3", &wanted.s3).await?;
         let http_listener = bind("health and metrics", &wanted.http).await?;
@@ -188,6 +196,7 @@ impl Node {
             own.marker.listen = listen.clone();
             folder.set_marker(&own.marker)?;
         }
+        doors.note(&folder, &listen)?;
         let spec = ServerSpec {
             address: settings
                 .advertise
@@ -234,7 +243,7 @@ impl Node {
         if folder.secret_path(FOUNDING).exists() {
             let founding = async {
                 groups.bootstrap(REGISTRY_GROUP).await?;
-                for group in 1..=settings.groups {
+                for group in 1..=found::founding(&folder)?.groups {
                     groups.bootstrap(GroupId(group)).await?;
                 }
                 site::found(
@@ -287,6 +296,7 @@ impl Node {
                 own.certificate,
             ),
         ];
+        tasks.extend(doors.tls.as_ref().map(|tls| tls.follow()));
         let stop = CancellationToken::new();
         let blocks = Arc::new(BlockStore::open(platform.clone(), StoreOptions::default()).await?);
         let peers = Arc::new(BlockPeers::new(
@@ -305,11 +315,14 @@ impl Node {
             peers,
             metrics: Arc::new(ObjectMetrics::default()),
         };
-        let gateway = Gateway::new(parts, GatewayOptions::default());
+        let gateway = Gateway::new(parts, settings.gateway.clone());
         let jobs = Arc::new(Jobs::new(
             &gateway,
             Arc::new(Leadership(groups.clone())),
-            &JobOptions::default(),
+            &JobOptions {
+                repair_bytes_per_s: settings.repair_bytes_per_s,
+                ..JobOptions::default()
+            },
         ));
         let running = jobs.clone();
         tasks.push(tokio::spawn(async move { running.run().await }));
@@ -326,6 +339,7 @@ impl Node {
             blocks,
             site_key,
             listen,
+            doors,
             site,
             wal,
             stop,
@@ -334,8 +348,8 @@ impl Node {
         });
         status::serve(&node);
         node.serve(admin::serve_unix(&node)?);
-        node.serve(admin::serve_http(&node, http_listener));
-        node.serve(node.serve_s3(keys, s3_listener));
+        node.serve(admin::serve_http(&node, http_listener, keys.clone()));
+        node.serve(node.serve_s3(keys, s3_listener, settings));
         Ok(node)
     }
 
@@ -346,18 +360,25 @@ impl Node {
             .push(task);
     }
 
-    fn serve_s3(&self, keys: Arc<Keys>, listener: TcpListener) -> JoinHandle<()> {
-        let options = DoorOptions {
+    fn serve_s3(
+        &self,
+        keys: Arc<Keys>,
+        listener: TcpListener,
+        settings: &Settings,
+    ) -> JoinHandle<()> {
+        let mut options = DoorOptions {
             request_id_seed: self.random_u64(),
+            max_connections: settings.s3_connections_max,
+            max_requests: settings.s3_requests_max,
             ..DoorOptions::default()
         };
+        options.base_domains.extend(settings.s3_domain.clone());
+        let tls = self.doors.tls_source();
         let door = S3Door::new(Arc::new(self.gateway.clone()), keys, options);
         let stop = self.stop.clone();
         tokio::spawn(async move {
-            door.serve(listener, Arc::new(|| None), async move {
-                stop.cancelled().await
-            })
-            .await;
+            door.serve(listener, tls, async move { stop.cancelled().await })
+                .await;
         })
     }
 

@@ -211,7 +211,7 @@ impl Run {
 }
 
 async fn open(disk: Arc<MemoryDisk>, seed: u64) -> Result<Wal, WalError> {
-    let platform: Arc<dyn Platform> = TestPlatform::new(disk, seed);
+    let platform: Arc<dyn Platform> = TestPlatform::shared(disk, seed);
     Wal::open(platform, "wal", SMALL).await
 }
 

@@ -275,7 +275,7 @@ pub struct TestPlatform {
 }
 
 impl TestPlatform {
-    pub fn new(disk: Arc<MemoryDisk>, seed: u64) -> Arc<dyn Platform> {
+    pub fn shared(disk: Arc<MemoryDisk>, seed: u64) -> Arc<dyn Platform> {
         Arc::new(TestPlatform {
             disk,
             rng: Rng::new(seed),

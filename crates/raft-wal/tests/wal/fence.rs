@@ -11,7 +11,7 @@ use crate::disk::{MemoryDisk, TestPlatform};
 use crate::driver::{SMALL, append, block_on, noted, purge, settle};
 
 async fn open(disk: &Arc<MemoryDisk>, options: WalOptions) -> Wal {
-    Wal::open(TestPlatform::new(disk.clone(), 3), "wal", options)
+    Wal::open(TestPlatform::shared(disk.clone(), 3), "wal", options)
         .await
         .unwrap()
 }

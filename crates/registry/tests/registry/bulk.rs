@@ -18,7 +18,7 @@ async fn twenty_thousand_resources_are_a_few_dozen_entries() {
             host: format!("host-{}", at % 1_000),
             note: "x".repeat(200),
         };
-        New::<Port>::new(format!("port-{at}"), spec).allocate(pool, Want::Any { count: 1 })
+        New::<Port>::named(format!("port-{at}"), spec).allocate(pool, Want::Any { count: 1 })
     });
     let report = registry.bulk_create(ports).await.unwrap();
     assert_eq!((report.created, report.refused.len()), (20_000, 0));
@@ -51,7 +51,7 @@ async fn twenty_thousand_resources_are_a_few_dozen_entries() {
 async fn a_refused_item_is_reported_and_the_others_are_made() {
     let (registry, _) = site(RegistryOptions::default());
     registry.create::<Port>("p2", on_host("h")).await.unwrap();
-    let ports = (0..5).map(|at| New::<Port>::new(format!("p{at}"), on_host("h")));
+    let ports = (0..5).map(|at| New::<Port>::named(format!("p{at}"), on_host("h")));
     let report = registry.bulk_create(ports).await.unwrap();
     let refused = Refused::AlreadyExists(ResourceKey::new("Port", "p2"));
     assert_eq!((report.created, report.refused), (4, vec![(2, refused)]));

@@ -13,7 +13,7 @@ async fn what_is_written_is_read_back() {
         .create::<Net>("blue", NetSpec { vni: 7 })
         .await
         .unwrap();
-    let new = New::<Port>::new("blue/a", on_host("h1"))
+    let new = New::<Port>::named("blue/a", on_host("h1"))
         .label("tier", "web")
         .owned_by(&net);
     let port = registry.create_with(new).await.unwrap();
@@ -78,7 +78,7 @@ async fn what_is_written_is_read_back() {
 #[tokio::test]
 async fn an_update_that_lets_the_last_finalizer_go_ends_a_deletion() {
     let (registry, _) = site(RegistryOptions::default());
-    let new = New::<Port>::new("a", on_host("h")).finalizer("agent");
+    let new = New::<Port>::named("a", on_host("h")).finalizer("agent");
     registry.create_with(new).await.unwrap();
     let waiting = registry
         .delete::<Port>("a", DeleteOptions::default())
@@ -127,7 +127,7 @@ async fn lost_proposals_and_responses_are_asked_for_again() {
 async fn lists_page_by_name_index_and_label() {
     let (registry, _) = site(history(2));
     for (name, host) in [("a", "h1"), ("b", "h2"), ("c", "h1"), ("d", "h1")] {
-        let new = New::<Port>::new(name, on_host(host)).label("host", host);
+        let new = New::<Port>::named(name, on_host(host)).label("host", host);
         registry.create_with(new).await.unwrap();
     }
     let names = |page: &Page<Port>| -> Vec<String> {
@@ -205,9 +205,9 @@ async fn a_transaction_of_several_kinds_takes_effect_at_once() {
     let committed = registry
         .transaction()
         .require_absent::<Net>("blue")
-        .create(&New::<Net>::new("blue", NetSpec { vni: 1 }))
+        .create(&New::<Net>::named("blue", NetSpec { vni: 1 }))
         .create_pool("blue/ips", Layout::Sparse, 1..=3)
-        .create(&New::<Port>::new("a", on_host("h")).allocate("blue/ips", Want::These(vec![2])))
+        .create(&New::<Port>::named("a", on_host("h")).allocate("blue/ips", Want::These(vec![2])))
         .commit()
         .await
         .unwrap();
@@ -264,7 +264,8 @@ async fn garbage_of_a_large_owner_is_collected() {
         .create::<Net>("blue", NetSpec { vni: 7 })
         .await
         .unwrap();
-    let ports = (0..3_000).map(|at| New::<Port>::new(at.to_string(), on_host("h")).owned_by(&net));
+    let ports =
+        (0..3_000).map(|at| New::<Port>::named(at.to_string(), on_host("h")).owned_by(&net));
     assert_eq!(registry.bulk_create(ports).await.unwrap().created, 3_000);
     registry
         .delete::<Net>("blue", DeleteOptions::default())

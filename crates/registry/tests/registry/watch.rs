@@ -20,7 +20,7 @@ async fn write(registry: &Registry, round: usize) {
         .modify::<Port>(&format!("p{round}"), |spec| spec.note = "x".into())
         .await
         .unwrap();
-    if round % 2 == 0 {
+    if round.is_multiple_of(2) {
         let options = DeleteOptions::default();
         registry
             .delete::<Port>(&format!("p{round}"), options)
@@ -118,7 +118,8 @@ async fn a_watcher_that_fell_behind_reads_the_log() {
     take(&mut slow, 1).await;
     take(&mut fast, 1).await;
     for batch in 0..10 {
-        let ports = (0..1_000).map(|at| New::<Port>::new(format!("{batch}-{at:04}"), on_host("h")));
+        let ports =
+            (0..1_000).map(|at| New::<Port>::named(format!("{batch}-{at:04}"), on_host("h")));
         registry.bulk_create(ports).await.unwrap();
         take(&mut fast, 1_000).await;
     }

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use super::config::ConfigFlags;
+
 /// The folder that was named, else the default one: `/var/lib/skerry` for root, else `$XDG_DATA_HOME/skerry` or
 /// `~/.local/share/skerry`.
 pub fn choose(named: Option<PathBuf>) -> Result<PathBuf> {
@@ -20,6 +22,15 @@ pub fn choose(named: Option<PathBuf>) -> Result<PathBuf> {
     let home = std::env::var_os("HOME")
         .context("neither XDG_DATA_HOME nor HOME is set: name a folder with --data")?;
     Ok(Path::new(&home).join(".local/share/skerry"))
+}
+
+/// The folder of a command that asks a node: the one that was named, else the one that the configuration names, else the
+/// default one.
+pub fn find(named: Option<PathBuf>) -> Result<PathBuf> {
+    match named {
+        Some(named) => choose(Some(named)),
+        None => choose(ConfigFlags::default().data()?),
+    }
 }
 
 /// The node folders below a site's folder, in the order of their numbers; the folder itself when it is a node's.

@@ -1,8 +1,7 @@
 //! Runs one node until it is told to stop.
 
 use std::io::Read;
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -11,7 +10,10 @@ use identity::JoinToken;
 use platform::system::SystemPlatform;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{JoinArguments, ServerArguments, folder, print, start_logs};
+use super::{JoinArguments, ServerArguments, folder, print};
+use crate::config::Config;
+use crate::logs;
+use crate::node::doors::Doors;
 use crate::node::folder::{Folder, Listen};
 use crate::node::settings::{Settings, default_listen};
 use crate::node::{Node, found};
@@ -19,16 +21,18 @@ use crate::node::{Node, found};
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 pub async fn run(arguments: ServerArguments) -> Result<ExitCode> {
-    start_logs(arguments.log_format, arguments.log_file.as_deref())?;
-    let data = folder::choose(arguments.data.clone())?;
-    let mut settings = arguments.listen.settings();
-    fill_defaults(&data, &mut settings);
-    check_exposure(&settings)?;
+    let config = arguments.load()?;
+    logs::start_at(
+        &config.log_level,
+        config.log_format,
+        config.log_file.as_deref(),
+    )?;
+    let (data, settings) = checked(config)?;
     let node = Node::start(&data, &settings).await?;
     print::note(format!(
-        "node {} serves S3 at http://{} (data in {})",
+        "node {} serves S3 at {} (data in {})",
         node.id,
-        node.listen.s3,
+        node.doors.endpoints(&node.listen).s3,
         data.display()
     ));
     let why = until_stopped(&node, arguments.with_parent).await?;
@@ -47,24 +51,22 @@ fn fill_defaults(data: &Path, settings: &mut Settings) {
     }
 }
 
-/// Plain HTTP leaves the machine only when that was asked for.
-fn check_exposure(settings: &Settings) -> Result<()> {
-    if settings.insecure_http {
-        return Ok(());
-    }
-    let Listen { s3, http, .. } = &settings.listen;
-    for address in [s3, http].into_iter().filter(|address| !address.is_empty()) {
-        let resolved: Vec<SocketAddr> = address
-            .to_socket_addrs()
-            .with_context(|| format!("`{address}` is no address"))?
-            .collect();
-        if resolved.iter().any(|address| !address.ip().is_loopback()) {
-            bail!(
-                "{address} is not loopback: plain HTTP would cross the network; allow it with --insecure-http"
-            );
+impl ServerArguments {
+    fn load(&self) -> Result<Config> {
+        match self.with_parent {
+            true => self.config.load_alone(),
+            false => self.config.load(),
         }
     }
-    Ok(())
+}
+
+/// The folder and the settings, checked before anything is written.
+fn checked(config: Config) -> Result<(PathBuf, Settings)> {
+    let data = folder::choose(config.data)?;
+    let mut settings = config.node;
+    fill_defaults(&data, &mut settings);
+    Doors::new(&settings, &settings.listen)?;
+    Ok((data, settings))
 }
 
 pub async fn until_stopped(node: &Node, with_parent: bool) -> Result<String> {
@@ -94,17 +96,8 @@ pub async fn join(arguments: JoinArguments) -> Result<ExitCode> {
         (None, None) => bail!("a token is needed: --token or --token-file"),
     };
     let token = JoinToken::parse(&text)?;
-    let data = folder::choose(arguments.server.data.clone())?;
-    let mut settings = arguments.server.listen.settings();
-    fill_defaults(&data, &mut settings);
-    check_exposure(&settings)?;
-    join_folder(
-        &data,
-        settings.listen.clone(),
-        &token,
-        arguments.address.as_deref(),
-    )
-    .await?;
+    let (data, settings) = checked(arguments.server.load()?)?;
+    join_folder(&data, settings.listen, &token, arguments.address.as_deref()).await?;
     print::note(format!(
         "this machine is part of the site now (data in {})",
         data.display()

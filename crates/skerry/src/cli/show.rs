@@ -9,6 +9,7 @@ use object_core::api::Whereabouts;
 use serde_json::json;
 
 use super::{At, Output, client, folder, print};
+use crate::node::doors;
 use crate::node::folder::{Marker, read_json};
 use crate::node::found::{ROOT, RootKey};
 use crate::node::status::{NodeStatus, SiteStatus};
@@ -25,21 +26,29 @@ pub fn variables(data: &Path) -> Result<Vec<(&'static str, String)>> {
             data.display()
         )
     })?;
-    let marker: Marker =
-        read_json(&first.join("node.json"))?.context("the node's marker is gone")?;
+    let (endpoint, ca) = match doors::noted(first)? {
+        Some(noted) => (noted.s3, noted.ca),
+        None => {
+            let marker: Option<Marker> = read_json(&first.join("node.json"))?;
+            let marker = marker.context("the node's marker is gone")?;
+            (format!("http://{}", marker.listen.s3), None)
+        }
+    };
     let root: RootKey = read_json(&first.join("secrets").join(ROOT))?.context(
         "this node joined the site, so the first key isn't here: make one with `skerry key create`",
     )?;
-    Ok(vec![
-        ("AWS_ENDPOINT_URL", format!("http://{}", marker.listen.s3)),
+    let mut variables = vec![
+        ("AWS_ENDPOINT_URL", endpoint),
         ("AWS_ACCESS_KEY_ID", root.access_key),
         ("AWS_SECRET_ACCESS_KEY", root.secret_key),
         ("AWS_REGION", REGION.to_owned()),
-    ])
+    ];
+    variables.extend(ca.map(|ca| ("AWS_CA_BUNDLE", ca.display().to_string())));
+    Ok(variables)
 }
 
 pub fn env(at: &At) -> Result<ExitCode> {
-    let data = folder::choose(at.data.clone())?;
+    let data = folder::find(at.data.clone())?;
     let variables = variables(&data)?;
     match at.output {
         Output::Json => {
@@ -53,7 +62,7 @@ pub fn env(at: &At) -> Result<ExitCode> {
         }
         Output::Text => {
             for (name, value) in variables {
-                print::line(format!("export {name}='{value}'"))?;
+                print::line(format!("export {name}='{}'", value.replace('\'', "'\\''")))?;
             }
         }
     }

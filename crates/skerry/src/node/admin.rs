@@ -1,7 +1,8 @@
-//! The local command line's door (HTTP with JSON over a Unix socket in the data folder, mode 0600), and the port with
-//! health and metrics.
+//! The admin API (HTTP with JSON): for the local command line over a Unix socket in the data folder, mode 0600; and
+//! below `/admin` of the HTTP door, which also has health and metrics.
 //!
-//! Whoever may open the socket is the folder's owner: no further credentials are asked for.
+//! Whoever may open the socket is the folder's owner: no further credentials are asked for. Others need an administrator's
+//! access key, see [`super::remote`].
 
 use std::fmt::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -12,17 +13,19 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
-use axum::{Json, Router};
+use axum::{Json, Router, middleware};
 use identity::{AccessKeySpec, JoinRole, JoinToken, Role, UserSpec};
 use ids::UserId;
 use object_core::api::{Caller, Objects};
+use object_s3::KeyDirectory;
 use registry::{DeleteOptions, Freshness, ListOptions, Refused, RegistryError};
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinHandle;
 
-use super::Node;
 use super::kinds::{AccessKey, NamedUser, Token, User};
+use super::remote::{self, Guard};
+use super::{Node, http};
 
 /// The socket's name in the data folder.
 pub const SOCKET: &str = "admin.sock";
@@ -67,16 +70,7 @@ pub fn serve_unix(node: &Arc<Node>) -> Result<JoinHandle<()>> {
     let listener = UnixListener::bind(&path)
         .with_context(|| format!("can't make the socket {}", path.display()))?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
-    let router = Router::new()
-        .route("/v1/status", get(status))
-        .route("/v1/where", get(whereabouts))
-        .route("/v1/placement", get(placement))
-        .route("/v1/tokens", post(create_token))
-        .route("/v1/users", get(users).post(create_user))
-        .route("/v1/users/{name}", delete(remove_user))
-        .route("/v1/keys", get(keys).post(create_key))
-        .route("/v1/keys/{key}", delete(remove_key))
-        .with_state(node.clone());
+    let router = router().with_state(node.clone());
     let stop = node.stopping();
     Ok(tokio::spawn(async move {
         let served = axum::serve(listener, router)
@@ -87,21 +81,37 @@ pub fn serve_unix(node: &Arc<Node>) -> Result<JoinHandle<()>> {
     }))
 }
 
-/// Serves health and metrics until the node stops.
-pub fn serve_http(node: &Arc<Node>, listener: TcpListener) -> JoinHandle<()> {
+/// The admin API.
+fn router() -> Router<Arc<Node>> {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/where", get(whereabouts))
+        .route("/v1/placement", get(placement))
+        .route("/v1/tokens", post(create_token))
+        .route("/v1/users", get(users).post(create_user))
+        .route("/v1/users/{name}", delete(remove_user))
+        .route("/v1/keys", get(keys).post(create_key))
+        .route("/v1/keys/{key}", delete(remove_key))
+}
+
+/// Serves health, metrics and remote administration until the node stops.
+pub fn serve_http(
+    node: &Arc<Node>,
+    listener: TcpListener,
+    keys: Arc<dyn KeyDirectory>,
+) -> JoinHandle<()> {
+    let guard = Arc::new(Guard {
+        keys,
+        insecure_http: node.doors.insecure_http,
+    });
+    let admin = router().layer(middleware::from_fn_with_state(guard, remote::authenticate));
     let router = Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
+        .nest("/admin", admin)
         .with_state(node.clone());
-    let stop = node.stopping();
-    tokio::spawn(async move {
-        let served = axum::serve(listener, router)
-            .with_graceful_shutdown(async move { stop.cancelled().await });
-        if let Err(error) = served.await {
-            tracing::error!(%error, "the port for health and metrics broke");
-        }
-    })
+    http::serve(listener, router, node.doors.tls_source(), node.stopping())
 }
 
 async fn readyz(State(node): State<Arc<Node>>) -> Response {
@@ -122,7 +132,7 @@ async fn metrics(State(node): State<Arc<Node>>) -> String {
     }
     let wal = node.wal_stats();
     put("wal_bytes", "gauge", wal.bytes);
-    put("wal_segments", "gauge", wal.segments as u64);
+    put("wal_segments", "gauge", wal.segments);
     put("wal_syncs_total", "counter", wal.syncs);
     put("wal_records_total", "counter", wal.records);
     let blocks = node.blocks.stats();

@@ -4,6 +4,7 @@
 //! node.json   marks the folder: format, site, node, addresses     secrets/   site key, node key and certificate (0600)
 //! lock        held while a process uses the folder                wal/ state/ blocks/   logs, metadata, blocks
 //! admin.sock  the local command line's way in (0600)              topology.json   servers, as last heard of
+//! doors.json  where clients find the doors, since the last start
 //! ```
 //! The marker is written last when a folder is made and is replaced by rename, so a folder is whole or not there.
 

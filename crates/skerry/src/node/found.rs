@@ -62,6 +62,11 @@ pub struct Founding {
     pub key: AccessKeySpec,
 }
 
+/// What the founder of a site wrote down for the case that it dies before the site is complete.
+pub fn founding(folder: &Folder) -> Result<Founding> {
+    serde_json::from_slice(&folder.secret(FOUNDING)?).context("the founding file is damaged")
+}
+
 /// What a node is, from its folder.
 pub struct NodeSelf {
     /// The marker.

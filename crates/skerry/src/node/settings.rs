@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
+use object_s3::DoorOptions;
+use object_store::gateway::GatewayOptions;
+use object_store::jobs::JobOptions;
+
 use super::folder::Listen;
+use super::tls::TlsFiles;
 
 /// Placement groups of a new site.
 pub const GROUPS: u32 = 16;
@@ -20,18 +25,37 @@ pub struct Settings {
     pub groups: u32,
     /// Plain HTTP may be offered on other addresses than loopback.
     pub insecure_http: bool,
+    /// Certificate and key with which the S3 and HTTP doors speak TLS.
+    pub tls: Option<TlsFiles>,
+    /// The domain below which a host names a bucket, and under which clients find the S3 door.
+    pub s3_domain: Option<String>,
+    /// The most connections of the S3 door at a time.
+    pub s3_connections_max: usize,
+    /// The most requests of the S3 door at a time.
+    pub s3_requests_max: usize,
+    /// Sizes and bounds of the object store.
+    pub gateway: GatewayOptions,
+    /// Bytes per second that repair writes at most.
+    pub repair_bytes_per_s: u64,
     /// How long a node that is cut off from the registry honours the keys that it knows.
     pub identity_cache_ttl: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
+        let door = DoorOptions::default();
         Settings {
             listen: default_listen(0),
             advertise: None,
             site_name: "site".into(),
             groups: GROUPS,
             insecure_http: false,
+            tls: None,
+            s3_domain: None,
+            s3_connections_max: door.max_connections,
+            s3_requests_max: door.max_requests,
+            gateway: GatewayOptions::default(),
+            repair_bytes_per_s: JobOptions::default().repair_bytes_per_s,
             identity_cache_ttl: identity::access::CACHE_TTL_DEFAULT,
         }
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use identity::{Role, SiteKey, UserSpec};
 use ids::{Epoch, NodeId, REGISTRY_GROUP, SiteId};
 use membership::kinds::{ServerSpec, SiteSpec};
@@ -17,7 +17,7 @@ use registry::{Cache, Layout, New, Refused, Registry, RegistryError};
 use tokio::task::JoinHandle;
 
 use super::folder::Folder;
-use super::found::{FOUNDING, Founding, keep_topology};
+use super::found::{FOUNDING, founding, keep_topology};
 use super::kinds::*;
 use super::topology::Topology;
 
@@ -43,8 +43,7 @@ pub async fn found(
     site_key: &SiteKey,
     own: (NodeId, ServerSpec),
 ) -> Result<()> {
-    let founding: Founding = serde_json::from_slice(&folder.secret(FOUNDING)?)
-        .context("the founding file is damaged")?;
+    let founding = founding(folder)?;
     let now = platform.wall_ms().0;
     let spec = SiteSpec {
         site,
@@ -100,7 +99,7 @@ pub async fn found(
     let map = EpochMap::first(Epoch(1), founding.groups, &[server])?;
     settled(
         registry
-            .create_with(New::<Placement>::new(epoch_name(Epoch(1)), map))
+            .create_with(New::<Placement>::named(epoch_name(Epoch(1)), map))
             .await,
     )?;
     folder.remove_secret(FOUNDING)

@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 use transport::{Handler, Refusal, Service, Transport};
 
 use super::Node;
-use super::folder::Listen;
 
 /// Version of the JSON that status commands print.
 pub const OUTPUT_VERSION: u32 = 1;
@@ -58,16 +57,6 @@ pub struct Endpoints {
     pub node: String,
 }
 
-impl Endpoints {
-    fn of(listen: &Listen) -> Self {
-        Endpoints {
-            s3: format!("http://{}", listen.s3),
-            http: format!("http://{}", listen.http),
-            node: listen.node.clone(),
-        }
-    }
-}
-
 /// The site, as one of its nodes sees it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SiteStatus {
@@ -96,7 +85,7 @@ impl Node {
             pid: std::process::id(),
             data: self.folder.path().display().to_string(),
             version: env!("CARGO_PKG_VERSION").into(),
-            endpoints: Endpoints::of(&self.listen),
+            endpoints: self.doors.endpoints(&self.listen),
             ready: reasons.is_empty(),
             reasons,
             groups,
@@ -151,6 +140,8 @@ impl Node {
 
     /// The site's state: every server is asked.
     pub async fn site_status(&self) -> SiteStatus {
+        // A node that can't be asked is taken to be set up like this one.
+        let scheme = self.doors.scheme();
         let mut asked = Vec::new();
         for (node, spec) in self.topology.servers() {
             asked.push(async move {
@@ -170,8 +161,8 @@ impl Node {
                     data: String::new(),
                     version: String::new(),
                     endpoints: Endpoints {
-                        s3: format!("http://{}", spec.s3_address),
-                        http: format!("http://{}", spec.http_address),
+                        s3: format!("{scheme}://{}", spec.s3_address),
+                        http: format!("{scheme}://{}", spec.http_address),
                         node: spec.address,
                     },
                     ready: false,

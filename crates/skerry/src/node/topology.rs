@@ -1,6 +1,7 @@
 //! What this node knows of the site's servers and placement: from the registry, else as last written to the folder.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use ids::{Epoch, GroupId, NodeId, REGISTRY_GROUP};
@@ -83,8 +84,8 @@ impl Topology {
             changed = true;
         }
         for map in maps {
-            if !state.maps.contains_key(&map.epoch()) {
-                state.maps.insert(map.epoch(), Arc::new(map));
+            if let Entry::Vacant(vacant) = state.maps.entry(map.epoch()) {
+                vacant.insert(Arc::new(map));
                 changed = true;
             }
         }

@@ -35,7 +35,8 @@ use nodes::Node;
 /// One direction between two nodes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Link {
-    /// How long a message takes; drawn for each, so messages overtake each other.
+    /// How long a message takes; drawn for each, so messages overtake each other. The paused clock counts whole
+    /// milliseconds: finer delays round up.
     pub delay: Range<Duration>,
     /// Share of messages that get lost.
     pub lost: f64,
@@ -50,7 +51,7 @@ pub struct Link {
 impl Default for Link {
     fn default() -> Self {
         Link {
-            delay: Duration::from_micros(100)..Duration::from_micros(500),
+            delay: Duration::from_millis(1)..Duration::from_millis(6),
             lost: 0.0,
             twice: 0.0,
             cut: false,

@@ -106,10 +106,7 @@ async fn carry_one_way(
     mut write: impl AsyncWrite + Unpin,
 ) {
     let mut piece = vec![0; BUFFER_BYTES];
-    loop {
-        let Ok(got @ 1..) = read.read(&mut piece).await else {
-            break;
-        };
+    while let Ok(got @ 1..) = read.read(&mut piece).await {
         path.delay(from, to, got).await;
         if write.write_all(&piece[..got]).await.is_err() {
             break;

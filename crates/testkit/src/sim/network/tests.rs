@@ -92,7 +92,7 @@ fn delays_losses_and_repeats_follow_the_link() {
         );
         let began = Instant::now();
         pair.call().await.unwrap();
-        assert_eq!(began.elapsed().as_millis(), 300);
+        assert!((301..310).contains(&began.elapsed().as_millis()));
 
         pair.network.set_link(
             ONE,

@@ -1,0 +1,245 @@
+//! The flags of configuration, made from its table; where its file is; and `skerry config show`.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+use serde_json::json;
+
+use super::{Output, folder, print};
+use crate::config::{self, Config, KEYS, Key, Kind, Setting, Sources};
+
+/// The id of the flag that names the file.
+const FILE: &str = "config";
+
+/// Flags that configure a node: `--config FILE`, and one for each key.
+#[derive(Debug, Clone, Default)]
+pub struct ConfigFlags {
+    file: Option<PathBuf>,
+    values: BTreeMap<&'static str, String>,
+}
+
+impl Args for ConfigFlags {
+    fn augment_args(command: Command) -> Command {
+        let file = Arg::new(FILE)
+            .long("config")
+            .env("SKERRY_CONFIG")
+            .value_name("FILE")
+            .value_parser(clap::value_parser!(PathBuf))
+            .help("The configuration file (default: /etc/skerry/skerry.toml for root, else skerry/skerry.toml in the user's configuration folder, if it is there)");
+        command.arg(file).args(KEYS.iter().map(flag))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+/// Variables are read by [`config::read`], not by clap, so that it can be said where a value comes from.
+fn flag(key: &'static Key) -> Arg {
+    let mut help = format!("{} [env: {}]", key.doc, key.env);
+    let arg = Arg::new(key.name).long(key.flag);
+    let arg = match (key.kind, key.default) {
+        (Kind::Switch, _) => arg.action(ArgAction::SetTrue),
+        (_, None) => arg.value_name(key.shape),
+        (_, Some(default)) => {
+            help += &format!(" [default: {default}]");
+            arg.value_name(key.shape)
+        }
+    };
+    arg.help(help)
+}
+
+impl FromArgMatches for ConfigFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut values = BTreeMap::new();
+        for key in KEYS {
+            let value = match key.kind {
+                Kind::Switch => matches.get_flag(key.name).then(|| "true".to_owned()),
+                Kind::Text | Kind::Path => matches.get_one::<String>(key.name).cloned(),
+            };
+            values.extend(value.map(|value| (key.name, value)));
+        }
+        Ok(ConfigFlags {
+            file: matches.get_one::<PathBuf>(FILE).cloned(),
+            values,
+        })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl ConfigFlags {
+    /// What flags, variables and the file say.
+    pub fn load(&self) -> Result<Config> {
+        config::load(&self.sources()?)
+    }
+
+    /// What flags alone say: for processes that another one of ours starts.
+    pub fn load_alone(&self) -> Result<Config> {
+        let sources = Sources {
+            flags: &self.values,
+            variable: &|name: &str| variable("SKERRY_LOG").filter(|_| name == "SKERRY_LOG"),
+            file: None,
+        };
+        config::load(&sources)
+    }
+
+    /// The data folder that is configured, if one is.
+    pub fn data(&self) -> Result<Option<PathBuf>> {
+        Ok(config::read(&self.sources()?)?.0.data)
+    }
+
+    fn sources(&self) -> Result<Sources<'_>> {
+        Ok(Sources {
+            flags: &self.values,
+            variable: &variable,
+            file: match &self.file {
+                Some(named) => Some((named.clone(), read(named)?)),
+                None => read_default()?,
+            },
+        })
+    }
+}
+
+fn variable(name: &str) -> Option<String> {
+    Some(std::env::var_os(name)?.to_string_lossy().into_owned())
+}
+
+fn read(file: &Path) -> Result<String> {
+    std::fs::read_to_string(file).with_context(|| format!("can't read {}", file.display()))
+}
+
+/// The file that is read when none is named: it need not be there.
+fn read_default() -> Result<Option<(PathBuf, String)>> {
+    let (folder, home) = (
+        std::env::var_os("XDG_CONFIG_HOME"),
+        std::env::var_os("HOME"),
+    );
+    let root = rustix::process::geteuid().is_root();
+    let Some(file) = default_file(root, folder.as_deref(), home.as_deref()) else {
+        return Ok(None);
+    };
+    match std::fs::read_to_string(&file) {
+        Ok(text) => Ok(Some((file, text))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("can't read {}", file.display())),
+    }
+}
+
+fn default_file(root: bool, xdg: Option<&OsStr>, home: Option<&OsStr>) -> Option<PathBuf> {
+    let folder = match (root, xdg, home) {
+        (true, ..) => PathBuf::from("/etc"),
+        (false, Some(xdg), _) if !xdg.is_empty() => xdg.into(),
+        (false, _, Some(home)) => Path::new(home).join(".config"),
+        (false, _, None) => return None,
+    };
+    Some(folder.join("skerry/skerry.toml"))
+}
+
+/// Prints every key, its value, and where that comes from.
+pub fn show(flags: &ConfigFlags, output: Output) -> Result<ExitCode> {
+    let sources = flags.sources()?;
+    let (_, mut settings) = config::read(&sources)?;
+    for setting in &mut settings {
+        if setting.key.name == "data" && setting.text.is_none() {
+            setting.text = folder::choose(None)
+                .ok()
+                .map(|data| data.display().to_string());
+        }
+    }
+    let file = sources.file.as_ref();
+    let file = file.map(|(path, _)| path.display().to_string());
+    let keys: Vec<_> = settings
+        .iter()
+        .map(|setting| {
+            json!({
+                "key": setting.key.name,
+                "value": setting.text,
+                "origin": setting.origin.kind(),
+                "from": setting.origin.to_string(),
+            })
+        })
+        .collect();
+    print::either(
+        output,
+        &json!({ "output_version": 1, "file": file, "keys": keys }),
+        || table(&settings),
+    )?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn table(settings: &[Setting]) -> String {
+    let rows = settings.iter().map(|setting| {
+        vec![
+            setting.key.name.to_owned(),
+            setting.text.clone().unwrap_or_else(|| "-".into()),
+            setting.origin.to_string(),
+        ]
+    });
+    print::table(&["key", "value", "from"], rows.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Arguments;
+
+    fn parse(arguments: &[&str]) -> ConfigFlags {
+        let command = ConfigFlags::augment_args(Command::new("test"));
+        let matches = command.try_get_matches_from([&["test"][..], arguments].concat());
+        ConfigFlags::from_arg_matches(&matches.unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        <Arguments as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn every_key_has_a_flag() {
+        for key in KEYS {
+            let flag = format!("--{}", key.flag);
+            let (flags, value) = match key.kind {
+                Kind::Switch => (parse(&[flag.as_str()]), "true"),
+                Kind::Text | Kind::Path => (parse(&[flag.as_str(), "x"]), "x"),
+            };
+            assert_eq!(flags.values, BTreeMap::from([(key.name, value.to_owned())]));
+        }
+        assert!(parse(&[]).values.is_empty());
+    }
+
+    #[test]
+    fn flags_alone_know_no_file() {
+        let flags = parse(&["--config", "/nowhere/skerry.toml", "--s3-listen", "a:1"]);
+        assert!(flags.load().unwrap_err().to_string().contains("/nowhere"));
+        assert_eq!(flags.load_alone().unwrap().node.listen.s3, "a:1");
+    }
+
+    #[test]
+    fn the_default_file_depends_on_who_asks() {
+        let (xdg, home) = (Some(OsStr::new("/x")), Some(OsStr::new("/h")));
+        let cases = [
+            (true, xdg, home, Some("/etc/skerry/skerry.toml")),
+            (false, xdg, home, Some("/x/skerry/skerry.toml")),
+            (
+                false,
+                Some(OsStr::new("")),
+                home,
+                Some("/h/.config/skerry/skerry.toml"),
+            ),
+            (false, None, home, Some("/h/.config/skerry/skerry.toml")),
+            (false, None, None, None),
+        ];
+        for (root, xdg, home, file) in cases {
+            assert_eq!(default_file(root, xdg, home), file.map(PathBuf::from));
+        }
+    }
+}
