@@ -29,7 +29,7 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             heartbeat_every: Duration::from_millis(200),
-            suspect_after: Duration::from_secs(1),
+            suspect_after: Duration::from_secs(3),
         }
     }
 }
@@ -168,7 +168,10 @@ mod tests {
     }
 
     fn detector() -> Detector {
-        let mut detector = Detector::new(Options::default());
+        let mut detector = Detector::new(Options {
+            suspect_after: ms(1000),
+            ..Options::default()
+        });
         detector.set_peers(&BTreeSet::from([A, B]), ms(0));
         detector
     }

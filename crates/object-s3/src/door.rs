@@ -57,6 +57,7 @@ impl S3Door {
         let tidy = Tidy {
             access: access.clone(),
             inner,
+            hosts: VirtualHosts::new(&options.base_domains),
             xml_bytes_max: options.xml_bytes_max,
         };
         let outer = build(Some(tidy));

@@ -23,7 +23,8 @@ impl VirtualHosts {
         VirtualHosts { domains }
     }
 
-    fn bucket<'a>(&self, host: &'a str) -> Option<&'a str> {
+    /// The bucket in a host header.
+    pub(crate) fn bucket<'a>(&self, host: &'a str) -> Option<&'a str> {
         let name = without_port(host);
         for domain in &self.domains {
             let Some(at) = name.len().checked_sub(domain.len()) else {

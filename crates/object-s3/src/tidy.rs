@@ -28,11 +28,13 @@ use crate::access::{Access, Admitted, check_supported};
 use crate::body;
 use crate::checksums;
 use crate::headers::{Sent, Trailers};
+use crate::host::VirtualHosts;
 
 /// The route; `inner` is the service without signatures.
 pub(crate) struct Tidy {
     pub(crate) access: Arc<Access>,
     pub(crate) inner: S3Service,
+    pub(crate) hosts: VirtualHosts,
     pub(crate) xml_bytes_max: usize,
 }
 
@@ -45,7 +47,7 @@ impl S3Route for Tidy {
         headers: &HeaderMap,
         _: &mut Extensions,
     ) -> bool {
-        xml_kind(method, uri).is_some()
+        self.xml_kind(method, uri, headers).is_some()
             || headers
                 .iter()
                 .any(|(name, value)| is_odd(headers, name, value))
@@ -67,7 +69,7 @@ impl S3Route for Tidy {
     }
 
     async fn call(&self, mut request: S3Request<Body>) -> S3Result<S3Response<Body>> {
-        let body = match xml_kind(&request.method, &request.uri) {
+        let body = match self.xml_kind(&request.method, &request.uri, &request.headers) {
             Some(kind) => {
                 let bytes = read(request.input, self.xml_bytes_max).await?;
                 check_digests(
@@ -101,15 +103,34 @@ impl S3Route for Tidy {
     }
 }
 
-/// POSTs with XML.
+impl Tidy {
+    fn xml_kind(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Option<Xml> {
+        let host = headers
+            .get(http::header::HOST)
+            .and_then(|host| host.to_str().ok());
+        if method != Method::PUT {
+            return posted(method, uri);
+        }
+        let path = uri.path().strip_prefix('/').unwrap_or_default();
+        let names_no_key = match host.and_then(|host| self.hosts.bucket(host)) {
+            Some(_) => path.is_empty(),
+            None => path.split_once('/').is_none_or(|(_, key)| key.is_empty()),
+        };
+        names_no_key.then_some(Xml::Bucket)
+    }
+}
+
+/// Requests whose body is XML.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Xml {
+    /// About a bucket as a whole.
+    Bucket,
     /// S3 wants a digest with these.
     Delete,
     Complete,
 }
 
-fn xml_kind(method: &Method, uri: &Uri) -> Option<Xml> {
+fn posted(method: &Method, uri: &Uri) -> Option<Xml> {
     if method != Method::POST {
         return None;
     }
@@ -244,7 +265,7 @@ fn check_digests(
     // The checksum of a Complete is the object's, not the body's.
     let mut expected = match kind {
         Xml::Delete => checksums::expected(headers, trailers.cloned())?,
-        Xml::Complete => Default::default(),
+        Xml::Complete | Xml::Bucket => Default::default(),
     };
     expected.md5 = checksums::md5(headers)?;
     if kind == Xml::Delete && expected.md5.is_none() && expected.checksum.is_none() {

@@ -82,8 +82,9 @@ impl Options {
             node,
             incarnation,
             cache_bytes: 48 << 20,
-            heartbeat: Duration::from_millis(200),
-            election: Duration::from_millis(800),
+            heartbeat: Duration::from_millis(300),
+            // Small virtual machines stand still for a second now and then.
+            election: Duration::from_secs(2),
             quiet_after: Duration::from_secs(2),
             log_bytes_max: 256 << 20,
         }

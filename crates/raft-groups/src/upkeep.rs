@@ -247,7 +247,7 @@ async fn put_to_sleep(groups: &RaftGroups) {
 /// A member that lacks no more entries than this has caught up.
 const LAG_MAX: u64 = 1_000;
 /// And it confirmed the leader within this time.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
 
 fn current(group: &Group) -> Option<Current> {
     let metrics = group.metrics();

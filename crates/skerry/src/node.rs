@@ -286,6 +286,7 @@ impl Node {
                 maps.clone(),
             ),
             site::publish_epochs(registry.clone(), groups.clone(), servers, maps),
+            site::collect_garbage(registry.clone(), groups.clone()),
             site::announce_until_done(registry.clone(), id, spec),
             keys.follow(site_key.clone(), users, access_keys),
             certificate::renew_when_due(
@@ -418,6 +419,9 @@ impl Node {
         }
         for task in &self.tasks {
             task.abort();
+        }
+        if let Err(error) = self.blocks.checkpoint().await {
+            tracing::warn!(%error, "the index of blocks was not written; the next start reads the volumes");
         }
         self.registry.stop().await;
         self.groups.shutdown().await;

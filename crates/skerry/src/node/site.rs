@@ -24,6 +24,7 @@ use super::topology::Topology;
 /// Servers that come within this time get one epoch together.
 const SETTLE: Duration = Duration::from_millis(300);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+const COLLECT_EVERY: Duration = Duration::from_secs(5);
 
 /// An outcome of the registry in which "it is there already" counts as done.
 fn settled<T>(result: Result<T, RegistryError>) -> Result<()> {
@@ -228,6 +229,23 @@ pub fn publish_epochs(
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
             tokio::time::sleep(SETTLE).await;
+        }
+    })
+}
+
+/// Deletes what belonged to deleted owners; on the registry's leader, until aborted.
+pub fn collect_garbage(registry: Arc<Registry>, groups: Arc<RaftGroups>) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        loop {
+            if groups.leads(REGISTRY_GROUP)
+                && let Err(error) = registry.collect_garbage().await
+            {
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "resources of deleted owners are still there"
+                );
+            }
+            tokio::time::sleep(COLLECT_EVERY).await;
         }
     })
 }
