@@ -247,6 +247,7 @@ def _restarts(options, site, system):
         times.append(site.seconds_to_ready)
     site.crash()
     site.start()
+    system.endpoints = site.endpoints()
     _pages(system, "many", options.objects, 1)
     name = f"start with {options.objects:,} objects until ready"
     return [

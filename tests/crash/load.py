@@ -90,7 +90,7 @@ class Worker(threading.Thread):
             (8, self._put),
             (2, self._create_only),
             (2, self._replace_only),
-            (3, self._delete),
+            (3, self._remove),
             (1, self._multipart),
             (6, self._read),
         ]
@@ -161,7 +161,7 @@ class Worker(threading.Thread):
         if not should_pass:
             raise Broken(f"{key.name}: {condition} was let through over {key.now}")
 
-    def _delete(self, s3, key):
+    def _remove(self, s3, key):
         self._change(key, ABSENT, s3.delete_object)
 
     def _multipart(self, s3, key):

@@ -166,9 +166,9 @@ def without_logs(files):
 def test_a_damaged_log_stops_the_node_instead_of_losing_records(new_site, binary):
     site = new_site(1).start()
     s3 = clients.of(site.environment())
-    s3.create_bucket(Bucket="b")
+    s3.create_bucket(Bucket="kept")
     for number in range(50):
-        s3.put_object(Bucket="b", Key=str(number), Body=bytes(1000))
+        s3.put_object(Bucket="kept", Key=str(number), Body=bytes(1000))
     site.stop()
     segment = sorted((site.data / "node-1" / "wal").iterdir())[0]
     data = bytearray(segment.read_bytes())
@@ -213,16 +213,16 @@ def test_health_and_metrics(new_site):
 def test_a_machine_joins_with_a_token_that_works_once(new_site, binary, tmp_path):
     site = new_site(1).start()
     s3 = clients.of(site.environment())
-    s3.create_bucket(Bucket="b")
-    s3.put_object(Bucket="b", Key="small", Body=b"before")
-    s3.put_object(Bucket="b", Key="large", Body=bytes(9 << 20))
+    s3.create_bucket(Bucket="kept")
+    s3.put_object(Bucket="kept", Key="small", Body=b"before")
+    s3.put_object(Bucket="kept", Key="large", Body=bytes(9 << 20))
     token = site.json("token", "create")["token"]
     joined = Server(binary, tmp_path / "second", token)
     try:
         joined.wait_for(site, nodes=2)
         other = clients.of(site.environment(), endpoint=joined.endpoint(site))
-        assert other.get_object(Bucket="b", Key="small")["Body"].read() == b"before"
-        assert other.get_object(Bucket="b", Key="large")["Body"].read() == bytes(9 << 20)
+        assert other.get_object(Bucket="kept", Key="small")["Body"].read() == b"before"
+        assert other.get_object(Bucket="kept", Key="large")["Body"].read() == bytes(9 << 20)
         # The token is used up: another machine is refused and gets no data folder that could start.
         third = tmp_path / "third"
         (tmp_path / "token").write_text(token)

@@ -134,9 +134,14 @@ impl KeyCache {
         self.users.remove(&user);
     }
 
+    /// Whether the registry was not heard for too long, or never.
+    pub fn is_too_old(&self, now: Duration) -> bool {
+        self.good_until.is_none_or(|good_until| now >= good_until)
+    }
+
     /// What to do with a request that names `access_key`.
     pub fn decide(&self, access_key: &str, now: Duration) -> Decision {
-        if self.good_until.is_none_or(|good_until| now >= good_until) {
+        if self.is_too_old(now) {
             return Decision::TooOld;
         }
         let Some(key) = self.keys.get(access_key) else {

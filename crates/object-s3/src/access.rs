@@ -22,10 +22,18 @@ pub(crate) struct Keys(pub(crate) Arc<dyn KeyDirectory>);
 
 impl Keys {
     fn find(&self, access_key: &str) -> S3Result<KeyEntry> {
-        let unknown = "The AWS Access Key Id you provided does not exist in our records.";
         self.0
             .find(access_key)
-            .ok_or_else(|| S3Error::with_message(S3ErrorCode::InvalidAccessKeyId, unknown))
+            .ok_or_else(|| match self.0.is_up_to_date() {
+                true => s3_error!(
+                    InvalidAccessKeyId,
+                    "The AWS Access Key Id you provided does not exist in our records."
+                ),
+                false => s3_error!(
+                    ServiceUnavailable,
+                    "This node has not heard yet which access keys there are: try again."
+                ),
+            })
     }
 }
 

@@ -19,6 +19,11 @@ pub struct KeyEntry {
 pub trait KeyDirectory: Send + Sync + 'static {
     /// The key's entry, or `None` when there is no such key (any more). Asked twice per request: must be a local look-up.
     fn find(&self, access_key: &str) -> Option<KeyEntry>;
+
+    /// Whether a key that [`KeyDirectory::find`] doesn't find surely isn't one. Otherwise the client is told to come again.
+    fn is_up_to_date(&self) -> bool {
+        true
+    }
 }
 
 /// Gives the TLS configuration for the next connection; `None` serves plain HTTP.

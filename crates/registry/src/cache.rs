@@ -316,7 +316,9 @@ async fn listen<K: Kind>(registry: Registry, shared: Arc<Shared<K>>, every: Dura
                 .is_ok()
         {
             *shared.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked);
+            sleep(every).await;
+        } else {
+            sleep(PAUSE_MIN.max(every / 100)).await;
         }
-        sleep(every).await;
     }
 }

@@ -89,12 +89,22 @@ pub struct Node {
     pub listen: Listen,
     /// How its doors for clients are open.
     pub doors: Arc<Doors>,
+    /// The access keys that it honours.
+    pub keys: Arc<Keys>,
     /// The site.
     pub site: ids::SiteId,
     wal: Arc<Wal>,
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
     serving: std::sync::Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// A cache that knows when it last was the truth.
+fn heard<K: registry::Kind>() -> CacheOptions<K> {
+    CacheOptions {
+        index: None,
+        hear_every: Some(HEAR_EVERY),
+    }
 }
 
 struct Ids(Arc<dyn Platform>);
@@ -267,13 +277,9 @@ impl Node {
             site_key: site_key.clone(),
             topology: topology.clone(),
         }));
-        let heard = || CacheOptions {
-            index: None,
-            hear_every: Some(HEAR_EVERY),
-        };
         let servers = Arc::new(Cache::<Server>::start(&registry));
         let maps = Arc::new(Cache::<Placement>::start(&registry));
-        let users = Arc::new(Cache::<User>::start(&registry));
+        let users = Arc::new(Cache::<User>::start_with(&registry, heard()));
         let access_keys = Arc::new(Cache::<AccessKey>::start_with(&registry, heard()));
         let buckets = Arc::new(Cache::<Bucket>::start(&registry));
         let keys = Keys::new(settings.identity_cache_ttl);
@@ -341,6 +347,7 @@ impl Node {
             site_key,
             listen,
             doors,
+            keys,
             site,
             wal,
             stop,
@@ -349,8 +356,8 @@ impl Node {
         });
         status::serve(&node);
         node.serve(admin::serve_unix(&node)?);
-        node.serve(admin::serve_http(&node, http_listener, keys.clone()));
-        node.serve(node.serve_s3(keys, s3_listener, settings));
+        node.serve(admin::serve_http(&node, http_listener));
+        node.serve(node.serve_s3(s3_listener, settings));
         Ok(node)
     }
 
@@ -361,12 +368,7 @@ impl Node {
             .push(task);
     }
 
-    fn serve_s3(
-        &self,
-        keys: Arc<Keys>,
-        listener: TcpListener,
-        settings: &Settings,
-    ) -> JoinHandle<()> {
+    fn serve_s3(&self, listener: TcpListener, settings: &Settings) -> JoinHandle<()> {
         let mut options = DoorOptions {
             request_id_seed: self.random_u64(),
             max_connections: settings.s3_connections_max,
@@ -375,7 +377,7 @@ impl Node {
         };
         options.base_domains.extend(settings.s3_domain.clone());
         let tls = self.doors.tls_source();
-        let door = S3Door::new(Arc::new(self.gateway.clone()), keys, options);
+        let door = S3Door::new(Arc::new(self.gateway.clone()), self.keys.clone(), options);
         let stop = self.stop.clone();
         tokio::spawn(async move {
             door.serve(listener, tls, async move { stop.cancelled().await })

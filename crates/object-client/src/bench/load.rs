@@ -17,7 +17,7 @@ use crate::connection::Body;
 use crate::{Error, Result, S3Client, xml};
 
 /// Bodies differ by where they begin in the buffer.
-const SHIFTS: usize = 4096;
+const SHIFTS: usize = 1 << 20;
 /// Objects that a worker of the mixed mode remembers for deletion.
 const OWN_MAX: usize = 1024;
 /// How long a worker rests after a failure, so that a dead endpoint isn't flooded.
@@ -255,6 +255,11 @@ impl Worker {
         }
     }
 
+    /// Bytes that no other worker sends: some stores keep equal ones only once.
+    fn next_body(&self) -> Bytes {
+        self.shared.body((self.index + 1) * 32_771 + self.made)
+    }
+
     async fn get(&mut self, index: usize) -> Result<u64> {
         let uri = self.shared.gets[self.turn][index].clone();
         let mut body = self.send(Method::GET, uri, Bytes::new()).await?.into_body();
@@ -300,7 +305,7 @@ impl Worker {
 
     async fn put(&mut self) -> Result<u64> {
         let key = self.new_key();
-        let body = self.shared.body(self.made);
+        let body = self.next_body();
         let uri = self.sign(&Method::PUT, &key, &[])?;
         self.drained(Method::PUT, uri, body).await?;
         if self.shared.options.mode == Mode::Mixed && self.own.len() < OWN_MAX {
@@ -317,7 +322,7 @@ impl Worker {
 
     async fn multipart(&mut self) -> Result<u64> {
         let key = self.new_key();
-        let body = self.shared.body(self.made);
+        let body = self.next_body();
         let uri = self.sign(&Method::POST, &key, &[("uploads", "")])?;
         let (_, created) = self.drained(Method::POST, uri, Bytes::new()).await?;
         let id = xml::parse::<xml::Created>(&created)?.upload_id;

@@ -17,7 +17,6 @@ use axum::{Json, Router, middleware};
 use identity::{AccessKeySpec, JoinRole, JoinToken, Role, UserSpec};
 use ids::UserId;
 use object_core::api::{Caller, Objects};
-use object_s3::KeyDirectory;
 use registry::{DeleteOptions, Freshness, ListOptions, Refused, RegistryError};
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, UnixListener};
@@ -95,13 +94,9 @@ fn router() -> Router<Arc<Node>> {
 }
 
 /// Serves health, metrics and remote administration until the node stops.
-pub fn serve_http(
-    node: &Arc<Node>,
-    listener: TcpListener,
-    keys: Arc<dyn KeyDirectory>,
-) -> JoinHandle<()> {
+pub fn serve_http(node: &Arc<Node>, listener: TcpListener) -> JoinHandle<()> {
     let guard = Arc::new(Guard {
-        keys,
+        keys: node.keys.clone(),
         insecure_http: node.doors.insecure_http,
     });
     let admin = router().layer(middleware::from_fn_with_state(guard, remote::authenticate));

@@ -1,5 +1,6 @@
 //! The access keys that this node honours: opened from the registry's cache, for as long as it may be trusted.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -15,10 +16,14 @@ use super::kinds::{AccessKey, User};
 /// How often a node checks that what it has is still the registry's truth.
 pub const HEAR_EVERY: Duration = Duration::from_secs(30);
 
+const HEAR_FIRST: Duration = Duration::from_millis(50);
+
 /// See the module.
 pub struct Keys {
     cache: RwLock<KeyCache>,
     started: Instant,
+    /// Whether the registry's majority was heard since the start: before, keys may be missing.
+    confirmed: AtomicBool,
 }
 
 impl Keys {
@@ -27,6 +32,7 @@ impl Keys {
         Arc::new(Keys {
             cache: RwLock::new(KeyCache::new(ttl)),
             started: Instant::now(),
+            confirmed: AtomicBool::new(false),
         })
     }
 
@@ -45,14 +51,21 @@ impl Keys {
             // What lies on this node's disk was the truth when it stopped: honoured for the time to live.
             let mut heard = Some(this.started);
             loop {
+                let confirmed = users.last_heard().min(keys.last_heard());
+                heard = confirmed.max(heard);
                 this.fill(&site_key, &users, &keys, heard);
+                this.confirmed
+                    .fetch_or(confirmed.is_some(), Ordering::Release);
+                let look_again = match confirmed {
+                    Some(_) => HEAR_EVERY,
+                    None => HEAR_FIRST,
+                };
                 tokio::select! {
                     biased;
                     changed = users_changed.changed() => if changed.is_err() { return },
                     changed = keys_changed.changed() => if changed.is_err() { return },
-                    () = tokio::time::sleep(HEAR_EVERY) => {}
+                    () = tokio::time::sleep(look_again) => {}
                 }
-                heard = keys.last_heard().max(heard);
             }
         })
     }
@@ -97,7 +110,19 @@ impl Keys {
     }
 }
 
+impl Keys {
+    /// Whether all keys of the site are known here.
+    pub fn confirmed(&self) -> bool {
+        self.confirmed.load(Ordering::Acquire)
+    }
+}
+
 impl KeyDirectory for Keys {
+    fn is_up_to_date(&self) -> bool {
+        let cache = self.cache.read().unwrap_or_else(PoisonError::into_inner);
+        self.confirmed() && !cache.is_too_old(self.started.elapsed())
+    }
+
     fn find(&self, access_key: &str) -> Option<KeyEntry> {
         let cache = self.cache.read().unwrap_or_else(PoisonError::into_inner);
         match cache.decide(access_key, self.started.elapsed()) {

@@ -111,6 +111,9 @@ impl Node {
                 map.epoch()
             ));
         }
+        if !self.keys.confirmed() {
+            reasons.push("the registry has not said yet which access keys there are".into());
+        }
         for group in groups {
             let name = if group.group == REGISTRY_GROUP {
                 "the registry".into()
