@@ -40,7 +40,7 @@ use std::time::Duration;
 
 use run::{Options, Report};
 
-const SEEDS: u64 = 5;
+const SEEDS: u64 = 2;
 /// How many seeds a planted bug may take to be found.
 const SEEDS_PLANTED: u64 = 5;
 
