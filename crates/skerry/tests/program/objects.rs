@@ -121,7 +121,11 @@ fn load_is_verified_measured_and_removed() {
     let plot = folder.path().join("plot.svg");
     let plot = text(&plot);
     for mode in ["put", "get", "stat", "list", "delete", "multipart", "mixed"] {
-        let size = if mode == "multipart" { "6MiB" } else { "40KiB" };
+        // Long enough for a slow machine to end one request.
+        let (size, duration) = match mode {
+            "multipart" => ("6MiB", "15s"),
+            _ => ("40KiB", "2s"),
+        };
         let report = site.json(&[
             "bench",
             "object",
@@ -130,13 +134,13 @@ fn load_is_verified_measured_and_removed() {
             "--size",
             size,
             "--duration",
-            "2s",
+            duration,
             "--warm-up",
             "0s",
             "--objects",
             "40",
             "--concurrency",
-            "4",
+            "2",
             "--verify",
             "--plot",
             plot,
