@@ -291,11 +291,6 @@ impl RaftGroups {
         self.find(id).is_some_and(|group| group.leads())
     }
 
-    /// Whether this node leads the group and has heard a majority lately (or is alone); a group that sleeps counts.
-    pub fn leader_of(&self, id: GroupId) -> Option<NodeId> {
-        self.find(id)?.leader()
-    }
-
     /// Makes everything applied so far durable in the state database.
     pub async fn checkpoint(&self) -> Result<(), GroupError> {
         self.applier.checkpoint().await.map_err(store_error)
