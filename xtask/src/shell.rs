@@ -26,11 +26,24 @@ pub fn cache_dir() -> Result<PathBuf> {
     Ok(Path::new(&home).join(".cache/skerry"))
 }
 
-/// The cargo that started us, in the workspace's root.
+/// The cargo that started us, in the workspace's root. What it told us about our own package stays here: build scripts
+/// that watch such variables would run again, and everything that stands on them be built twice.
 pub fn cargo(root: &Path) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root);
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(is_about_a_package) {
+            command.env_remove(name);
+        }
+    }
     command
+}
+
+fn is_about_a_package(variable: &str) -> bool {
+    ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"]
+        .iter()
+        .any(|prefix| variable.starts_with(prefix))
+        || ["CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE", "OUT_DIR"].contains(&variable)
 }
 
 /// Whether `name` can be found on PATH.

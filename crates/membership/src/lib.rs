@@ -1,7 +1,7 @@
 //! Servers, epochs and the liveness of peers: who stores what, who is heard, and what a group must do next.
 //!
 //! - [`EpochMap`]: which servers hold each placement group, each block and the registry; one map per epoch.
-//! - [`diff`]: what moves between two maps.
+//! - [`diff()`]: what moves between two maps.
 //! - [`plan`]: the next step from the members that a Raft group has to the members that it should have.
 //! - [`liveness`]: which peers were heard lately.
 //! - [`kinds`]: what the registry stores about servers and the site.

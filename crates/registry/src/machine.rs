@@ -1,5 +1,4 @@
-//! The registry as a replicated state machine: bytes in, bytes out; see [`crate::apply`] and
-//! [`crate::query`] for what they do.
+//! The registry as a replicated state machine: bytes in, bytes out. The modules `apply` and `query` say what they do.
 //!
 //! A command that can't be read is refused as any other senseless command, with one exception: one
 //! of a newer format stops the node, because other replicas may well apply it.

@@ -67,6 +67,9 @@ struct Run {
     /// Each accepted call: how many states there were after it, and its answer.
     calls: Vec<(usize, Answer)>,
     next_byte: u8,
+    /// How often it was opened. Seeds what the platform draws: salts that come back would let a spare file's old records
+    /// count, which no machine's randomness does.
+    opened: u64,
 }
 
 impl Run {
@@ -79,7 +82,13 @@ impl Run {
             history: vec![Model::new()],
             calls: Vec::new(),
             next_byte: 0,
+            opened: 1,
         }
+    }
+
+    async fn open(&mut self) -> Result<Wal, WalError> {
+        self.opened += 1;
+        open(self.disk.clone(), self.opened).await
     }
 
     fn model(&self) -> &Model {
@@ -161,11 +170,11 @@ impl Run {
             }
             Act::Reopen => {
                 if self.wal.close().await.is_ok() {
-                    if let Ok(wal) = open(self.disk.clone(), 2).await {
+                    if let Ok(wal) = self.open().await {
                         self.wal = wal;
                     } else {
                         self.disk.cut_power(-1);
-                        self.wal = open(self.disk.clone(), 2).await.unwrap();
+                        self.wal = self.open().await.unwrap();
                     }
                     self.calls.clear();
                     let last = self.history.pop().unwrap();
@@ -191,7 +200,7 @@ impl Run {
         // Both at one moment: the old writer goes on until it is dropped.
         let possible = self.possible().to_vec();
         self.disk = Arc::new(self.disk.crash(rng));
-        self.wal = open(self.disk.clone(), rng.next()).await.unwrap();
+        self.wal = self.open().await.unwrap();
         let found = observe(&self.wal, 1000).await.unwrap();
         assert!(
             possible.contains(&found),
