@@ -69,7 +69,7 @@ def home(tmp_path):
 
 
 def test_aws_sync(environment, bucket, folder, home, tmp_path):
-    aws = [program("aws"), "--no-cli-pager", "s3", "sync", "--only-show-errors"]
+    aws = [program("aws"), "s3", "sync", "--only-show-errors"]
     env = environment | home | {"AWS_DEFAULT_REGION": environment["AWS_REGION"]}
     run(*aws, folder, f"s3://{bucket}/up", environment=env)
     run(*aws, f"s3://{bucket}/up", tmp_path / "down", environment=env)
@@ -83,7 +83,7 @@ def test_aws_sync(environment, bucket, folder, home, tmp_path):
 
 
 def test_aws_copies_by_multipart(environment, bucket, home, tmp_path):
-    aws = [program("aws"), "--no-cli-pager", "s3", "cp", "--only-show-errors"]
+    aws = [program("aws"), "s3", "cp", "--only-show-errors"]
     env = environment | home | {"AWS_DEFAULT_REGION": environment["AWS_REGION"]}
     (tmp_path / "big").write_bytes(body(25 << 20, 5))
     run(*aws, tmp_path / "big", f"s3://{bucket}/big", environment=env)

@@ -65,9 +65,8 @@ def walk_v2(s3, bucket, size, **options):
 
 
 def walk_v1(s3, bucket, size, **options):
-    marker = {}
     while True:
-        page = s3.list_objects(Bucket=bucket, MaxKeys=size, **options, **marker)
+        page = s3.list_objects(Bucket=bucket, MaxKeys=size, **options)
         found = entries(page)
         assert len(found) <= size
         yield from found
@@ -75,7 +74,7 @@ def walk_v1(s3, bucket, size, **options):
             return
         assert len(found) == size
         # S3 names the next marker only when there is a delimiter.
-        marker = {"Marker": page.get("NextMarker") or found[-1][1]}
+        options["Marker"] = page.get("NextMarker") or found[-1][1]
 
 
 @pytest.mark.parametrize("walk", [walk_v1, walk_v2], ids=["v1", "v2"])

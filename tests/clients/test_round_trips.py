@@ -1,5 +1,7 @@
 """What is put is got: every size at which the store changes its mind."""
 
+from io import BufferedReader
+
 import pytest
 from boto3.s3.transfer import TransferConfig
 
@@ -48,7 +50,7 @@ def test_a_hundred_mib_in_one_put(s3, bucket):
 def test_a_hundred_mib_by_multipart(s3, bucket):
     size = 100 * MIB
     config = TransferConfig(multipart_threshold=8 * MIB, multipart_chunksize=8 * MIB, max_concurrency=4)
-    s3.upload_fileobj(Reader(size, 8), bucket, "big", Config=config)
+    s3.upload_fileobj(BufferedReader(Reader(size, 8)), bucket, "big", Config=config)
     head = s3.head_object(Bucket=bucket, Key="big")
     assert head["ContentLength"] == size
     assert head["ETag"].endswith('-13"')
@@ -60,7 +62,7 @@ def test_a_hundred_mib_by_multipart(s3, bucket):
 def test_five_gib(s3, bucket):
     size = 5 * GIB
     config = TransferConfig(multipart_threshold=64 * MIB, multipart_chunksize=64 * MIB, max_concurrency=2)
-    s3.upload_fileobj(Reader(size, 9), bucket, "huge", Config=config)
+    s3.upload_fileobj(BufferedReader(Reader(size, 9)), bucket, "huge", Config=config)
     got = s3.get_object(Bucket=bucket, Key="huge")
     assert got["ContentLength"] == size
     assert digest(got["Body"].iter_chunks(MIB)) == digest(pieces(size, 9))

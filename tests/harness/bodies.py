@@ -35,7 +35,7 @@ def digest(stream):
 
 
 class Reader(io.RawIOBase):
-    """The bytes of a body as a file that holds at most one MiB in memory."""
+    """The bytes of a body as a file that holds at most one MiB in memory. A read may give less than it was asked for."""
 
     def __init__(self, size, seed=0):
         self._pieces = pieces(size, seed)

@@ -48,6 +48,8 @@ impl S3Auth for Keys {
 pub(crate) struct Access {
     pub(crate) keys: Keys,
     pub(crate) objects: Arc<dyn Objects>,
+    /// The region that signatures must be made for.
+    pub(crate) region: String,
 }
 
 /// [`Access`] as s3s wants it.
@@ -93,7 +95,7 @@ impl Access {
     ) -> S3Result<Arc<Caller>> {
         let key =
             key.ok_or_else(|| S3Error::with_message(S3ErrorCode::AccessDenied, "Access Denied"))?;
-        check_signed(uri, headers)?;
+        check_signed(uri, headers, &self.region)?;
         check_supported(headers)?;
         Ok(Arc::new(self.keys.find(key)?.caller))
     }
@@ -179,15 +181,30 @@ pub(crate) fn caller<T>(request: &S3Request<T>) -> S3Result<Arc<Caller>> {
 /// Headers with S3's prefix that may be added without a signature: they can't change what is done.
 const HARMLESS: [&str; 3] = ["x-amz-content-sha256", "x-amz-date", "x-amz-user-agent"];
 
-fn check_signed(uri: &Uri, headers: &HeaderMap) -> S3Result<()> {
+fn check_signed(uri: &Uri, headers: &HeaderMap, region: &str) -> S3Result<()> {
     let Signed {
         scope,
         headers: signed,
+        lifetime,
     } = signed(uri, headers)?;
     if !scope.ends_with("/s3/aws4_request") {
         return Err(s3_error!(
             AuthorizationHeaderMalformed,
             "the credential must be scoped to the service s3"
+        ));
+    }
+    let found = scope.rsplit('/').nth(2).unwrap_or("");
+    if found != region {
+        return Err(s3_error!(
+            AuthorizationHeaderMalformed,
+            "the region '{found}' is wrong; expecting '{region}'"
+        ));
+    }
+    if lifetime.is_some_and(|seconds| seconds > LIFETIME_MAX_S) {
+        return Err(errors::custom(
+            "AuthorizationQueryParametersError",
+            StatusCode::BAD_REQUEST,
+            format!("X-Amz-Expires must be at most {LIFETIME_MAX_S} seconds, which is a week"),
         ));
     }
     let covers = |name: &str| signed.split(';').any(|s| s.eq_ignore_ascii_case(name));
@@ -205,12 +222,17 @@ fn check_signed(uri: &Uri, headers: &HeaderMap) -> S3Result<()> {
     Ok(())
 }
 
+/// The longest that a presigned URL may live.
+const LIFETIME_MAX_S: u64 = 7 * 24 * 3600;
+
 /// What a signature says that it covers.
 #[derive(Default)]
 struct Signed<'a> {
     scope: Cow<'a, str>,
     /// Names, separated by `;`.
     headers: Cow<'a, str>,
+    /// Of a presigned URL, in seconds. What is no number is refused before.
+    lifetime: Option<u64>,
 }
 
 /// Reads the same place that s3s read: the query when it has a signature, else the header.
@@ -222,6 +244,7 @@ fn signed<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> S3Result<Signed<'a>> {
             "X-Amz-Signature" => presigned = true,
             "X-Amz-SignedHeaders" => found.headers = value,
             "X-Amz-Credential" => found.scope = value,
+            "X-Amz-Expires" => found.lifetime = value.parse().ok(),
             _ => {}
         }
     }
@@ -241,6 +264,7 @@ fn signed<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> S3Result<Signed<'a>> {
             Ok(Signed {
                 scope: field("Credential="),
                 headers: field("SignedHeaders="),
+                lifetime: None,
             })
         }
         None => Ok(found),
@@ -326,12 +350,17 @@ mod tests {
         assert!(
             check_signed(
                 &uri,
-                &headers(&[("x-amz-acl", "private"), ("range", "bytes=0-1")])
+                &headers(&[("x-amz-acl", "private"), ("range", "bytes=0-1")]),
+                "us-east-1",
             )
             .is_ok()
         );
-        let copy =
-            check_signed(&uri, &headers(&[("x-amz-copy-source", "/other/secret")])).unwrap_err();
+        let copy = check_signed(
+            &uri,
+            &headers(&[("x-amz-copy-source", "/other/secret")]),
+            "us-east-1",
+        )
+        .unwrap_err();
         assert_eq!(copy.code().as_str(), "AccessDenied");
         let mut both = headers(&[("x-amz-copy-source", "/other/secret")]);
         both.insert(
@@ -341,7 +370,10 @@ mod tests {
                 .unwrap(),
         );
         assert_eq!(
-            check_signed(&uri, &both).unwrap_err().code().as_str(),
+            check_signed(&uri, &both, "us-east-1")
+                .unwrap_err()
+                .code()
+                .as_str(),
             "InvalidArgument"
         );
     }
@@ -354,7 +386,7 @@ mod tests {
             let text =
                 format!("AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders={list}, Signature=0");
             all.insert("authorization", text.parse().unwrap());
-            check_signed(&Uri::from_static("/b/k"), &all).is_ok()
+            check_signed(&Uri::from_static("/b/k"), &all, "us-east-1").is_ok()
         };
         assert!(with("host;x-amz-date;x-amz-meta-a"));
         assert!(!with("host;x-amz-date"));
@@ -384,5 +416,26 @@ mod tests {
             ("x-amz-meta-x", "y"),
         ];
         assert!(check_supported(&headers(&fine)).is_ok());
+    }
+
+    #[test]
+    fn a_signature_for_another_region_or_longer_than_a_week_is_refused() {
+        let check = |region: &str, lifetime: u64| {
+            let uri = format!(
+                "/b/k?X-Amz-Signature=0&X-Amz-SignedHeaders=host&X-Amz-Expires={lifetime}\
+                 &X-Amz-Credential=a%2F20260101%2F{region}%2Fs3%2Faws4_request"
+            );
+            check_signed(&uri.parse().unwrap(), &headers(&[]), "us-east-1")
+                .map_err(|error| error.code().as_str().to_owned())
+        };
+        assert_eq!(check("us-east-1", 604_800), Ok(()));
+        assert_eq!(
+            check("us-west-2", 60),
+            Err("AuthorizationHeaderMalformed".into())
+        );
+        assert_eq!(
+            check("us-east-1", 604_801),
+            Err("AuthorizationQueryParametersError".into())
+        );
     }
 }

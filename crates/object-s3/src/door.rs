@@ -34,6 +34,7 @@ impl S3Door {
         let access = Arc::new(Access {
             keys: Keys(keys.clone()),
             objects: objects.clone(),
+            region: options.region.clone(),
         });
         let service = Service {
             objects,
