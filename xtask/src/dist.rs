@@ -64,13 +64,20 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
 
 fn build(root: &Path, metadata: &Metadata, target: Option<&str>) -> Result<PathBuf> {
     let mut command = cargo(root);
-    command.args(["build", "--release", "--locked", "--package", "skerry"]);
+    command.args([
+        "build",
+        "--profile",
+        "dist",
+        "--locked",
+        "--package",
+        "skerry",
+    ]);
     if let Some(target) = target {
         command.args(["--target", target]);
     }
     shell::run(&mut command)?;
     let folder = metadata.target_directory.join(target.unwrap_or_default());
-    Ok(folder.join("release/skerry"))
+    Ok(folder.join("dist/skerry"))
 }
 
 fn fill(root: &Path, stage: &Path, binary: &Path, metadata: &Metadata) -> Result<()> {
@@ -89,8 +96,8 @@ fn fill(root: &Path, stage: &Path, binary: &Path, metadata: &Metadata) -> Result
         let script = shell::capture(Command::new(binary).args(["completions", shell]))?;
         put(stage, to, script.as_bytes())?;
     }
-    let manual = shell::capture(Command::new(binary).arg("man"))?;
-    put(stage, "share/man/man1/skerry.1", manual.as_bytes())?;
+    let manual = stage.join("share/man/man1");
+    shell::run(Command::new(binary).args(["man", "--out"]).arg(manual))?;
     put(stage, "sbom.cdx.json", sbom::render(metadata)?.as_bytes())
 }
 

@@ -207,6 +207,13 @@ impl SiteCa {
     }
 }
 
+/// SHA-256 of the key that a signing request is for, once it is sure that this key signed the request: tells the machines
+/// apart that ask for a certificate.
+pub fn request_key(csr_der: &[u8]) -> Result<[u8; 32], CaError> {
+    let request = parse_request(csr_der)?;
+    Ok(x509::fingerprint(request.public_key.der_bytes()))
+}
+
 /// Reads a request and verifies that it is signed by the key that it carries.
 fn parse_request(csr_der: &[u8]) -> Result<CertificateSigningRequestParams, CaError> {
     if csr_der.len() > CSR_BYTES_MAX {

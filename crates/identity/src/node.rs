@@ -4,15 +4,19 @@
 //! its new request with its old key ([`NodeCertificate::sign_renewal`]); the authority's side checks that with
 //! [`verify_renewal`] whatever the old certificate's dates, and asks the registry whether the node still belongs to the
 //! site. Somebody who replays such a request gets a certificate for a key that only the node has.
+//!
+//! A server has the authority in its own replica of the registry, so it needs nobody for that: it issues its next
+//! certificate itself ([`NodeCertificate::reissue`]), for the node and the key of the old one.
 
 use std::fmt;
 
 use ids::{NodeId, SiteId};
+use rand::Rng;
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData, SigningKey};
 use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use zeroize::Zeroize;
 
-use crate::ca::{CaError, IssuedChain};
+use crate::ca::{CaError, IssuedChain, NodeGrant, SiteCa};
 use crate::x509::{self, Standing, Validity, X509Error};
 
 /// What stands before the request in the text that a renewal signs, so that the signature is good for nothing else.
@@ -38,6 +42,9 @@ pub enum NodeCertificateError {
     /// A certificate that can't be read, or wasn't issued by the authority.
     #[error(transparent)]
     Certificate(#[from] X509Error),
+    /// The authority did not issue a new certificate.
+    #[error(transparent)]
+    Authority(#[from] CaError),
 }
 
 /// A node's private key (ECDSA P-256). It never leaves the node.
@@ -155,6 +162,25 @@ impl NodeCertificate {
     /// valid yet: the clock that said so may be the issuer's.
     pub fn renew_due(&self, now_ms: u64) -> bool {
         self.standing(now_ms) != Standing::Valid
+    }
+
+    /// A new certificate from now on, by the authority itself: for the node and the key of this one, whatever its dates.
+    ///
+    /// When the clock was set back, the new one begins, and ends, earlier than the old one: peers go by their clocks, and
+    /// if it is this clock that is wrong, the certificate is due again when it is set right.
+    pub fn reissue(
+        &self,
+        ca: &SiteCa,
+        now_ms: u64,
+        rng: &mut dyn Rng,
+    ) -> Result<Self, NodeCertificateError> {
+        if ca.certificate_der() != self.ca_der() {
+            return Err(NodeCertificateError::OtherAuthority);
+        }
+        let (_, node) = x509::verified_node_of(self.ca_der(), &self.chain_der[0])?;
+        let key = NodeKey::from_pkcs8_der(&self.key_pkcs8_der)?;
+        let issued = ca.issue_node(&NodeGrant::new(node), &key.csr()?, now_ms, rng)?;
+        Self::from_issued(issued, &key, &ca.fingerprint())
     }
 
     /// Signs a request for a new key with the old one.

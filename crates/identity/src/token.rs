@@ -6,7 +6,8 @@
 //!
 //! The registry holds a [`JoinTokenSpec`] per token, with a hash of the secret only. **Used once**: the entry that admits
 //! the machine deletes the token's resource in the same transaction, with the revision that was read as its condition, so
-//! that of two machines with one token one is admitted. Apply reads no clock; whether the token has expired is decided by
+//! that of two machines with one token one is admitted. The same transaction notes which key was admitted under which
+//! number, so that a machine that missed the answer gets it again. Apply reads no clock; whether the token has expired is decided by
 //! the server that proposes ([`JoinTokenSpec::verify`]).
 
 use std::fmt;

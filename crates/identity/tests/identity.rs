@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use identity::ca::{CLOCK_SKEW_MS, CaError, NODE_VALIDITY_MS, NodeGrant, SiteCa};
+use identity::ca::{CLOCK_SKEW_MS, CaError, NODE_VALIDITY_MS, NodeGrant, SiteCa, request_key};
 use identity::node::{NodeCertificate, NodeCertificateError, NodeKey, verify_renewal};
 use identity::seal::{SealError, SiteKey};
 use identity::token::{
@@ -258,6 +258,41 @@ fn an_expired_node_proves_itself_with_its_old_key() {
         Err(NodeCertificateError::Renewal)
     ));
     assert!(verify(&csr, &signature, &authority()).is_err());
+}
+
+#[test]
+fn a_server_issues_its_next_certificate_itself_across_expiry_and_clock_jumps() {
+    let ca = authority();
+    let old = certificate(&ca, &NodeKey::generate().unwrap(), NOW);
+    let name = x509::node_name(SITE, NodeId(3));
+    let mut last = old.clone();
+    // Two months off; then the clock was wrong by a year, ahead and back again.
+    for now in [60, 61, 365, 62].map(|days| NOW + days * DAY) {
+        let next = last.reissue(&ca, now, &mut rng(9)).unwrap();
+        assert!(last.renew_due(now) == (now != NOW + 61 * DAY));
+        assert_eq!(next.standing(now), Standing::Valid);
+        assert_eq!(next.node(), Ok((SITE, NodeId(3))));
+        assert!(next.key_pkcs8_der == old.key_pkcs8_der);
+        let leaf = &next.chain_der[0];
+        assert!(tls_accepts(ca.certificate_der(), leaf, &name, now));
+        assert_eq!(next.validity.not_after_ms, now + NODE_VALIDITY_MS);
+        last = next;
+    }
+    let refused = old.reissue(&authority(), NOW, &mut rng(9)).unwrap_err();
+    assert!(matches!(refused, NodeCertificateError::OtherAuthority));
+    let mad = old.reissue(&ca, u64::MAX, &mut rng(9)).unwrap_err();
+    assert!(matches!(mad, NodeCertificateError::Authority(_)));
+}
+
+#[test]
+fn requests_of_one_key_are_told_from_those_of_another() {
+    let (one, other) = (NodeKey::generate().unwrap(), NodeKey::generate().unwrap());
+    let key_of = |key: &NodeKey| request_key(&key.csr().unwrap()).unwrap();
+    assert_eq!(key_of(&one), key_of(&one));
+    assert_ne!(key_of(&one), key_of(&other));
+    let mut forged = one.csr().unwrap();
+    *forged.last_mut().unwrap() ^= 1;
+    assert!(matches!(request_key(&forged), Err(CaError::Request(_))));
 }
 
 #[test]

@@ -9,7 +9,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use rand::Rng;
-use serde::{Deserialize, Serialize};
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{SeqAccess, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Text that is not an identifier of the kind that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,8 +48,27 @@ macro_rules! number_id {
 macro_rules! random_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
         pub struct $name(pub [u8; 16]);
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                match serializer.is_human_readable() {
+                    true => serializer.collect_str(self),
+                    false => serializer.serialize_newtype_struct(stringify!($name), &self.0),
+                }
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let bytes = match deserializer.is_human_readable() {
+                    true => deserializer.deserialize_any(Readable)?,
+                    false => <[u8; 16]>::deserialize(deserializer)?,
+                };
+                Ok($name(bytes))
+            }
+        }
 
         impl $name {
             /// Draws a new identifier; 128 random bits, so two draws are taken to be different.
@@ -80,6 +101,29 @@ macro_rules! random_id {
             }
         }
     };
+}
+
+/// Reads a random identifier where people read too: as its digits, or as the list of bytes that older files hold.
+struct Readable;
+
+impl<'de> Visitor<'de> for Readable {
+    type Value = [u8; 16];
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("32 hexadecimal digits")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<[u8; 16], E> {
+        let mut bytes = [0; 16];
+        match hex::decode_to_slice(text, &mut bytes) {
+            Ok(()) => Ok(bytes),
+            Err(_) => Err(E::invalid_value(Unexpected::Str(text), &self)),
+        }
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<[u8; 16], A::Error> {
+        <[u8; 16]>::deserialize(SeqAccessDeserializer::new(list))
+    }
 }
 
 number_id! {
@@ -194,6 +238,22 @@ mod tests {
         by_bytes.sort_by_key(BlockId::to_bytes);
         ids.sort();
         assert_eq!(by_bytes, ids);
+    }
+
+    #[test]
+    fn ids_are_read_from_digits_and_from_bytes() {
+        use serde::de::IntoDeserializer;
+        use serde::de::value::{Error, SeqDeserializer, StrDeserializer};
+
+        let read = |text: &str| {
+            let text: StrDeserializer<'_, Error> = text.into_deserializer();
+            SiteId::deserialize(text)
+        };
+        let site = SiteId([0xab; 16]);
+        assert_eq!(read(&site.to_string()).unwrap(), site);
+        assert!(read("ab").unwrap_err().to_string().contains("32 hex"));
+        let bytes: SeqDeserializer<_, Error> = SeqDeserializer::new(site.0.into_iter());
+        assert_eq!(SiteId::deserialize(bytes).unwrap(), site);
     }
 
     #[test]

@@ -184,7 +184,22 @@ impl S3Client {
         call: Call<'_>,
         bytes_max: usize,
     ) -> Result<(HeaderMap, Bytes)> {
-        repeat(|| self.attempt_collected(&call, bytes_max)).await
+        self.call_counted(call, bytes_max).await.1
+    }
+
+    /// Like [`Self::call_collected`], after the number of attempts that were made.
+    pub(crate) async fn call_counted(
+        &self,
+        call: Call<'_>,
+        bytes_max: usize,
+    ) -> (u32, Result<(HeaderMap, Bytes)>) {
+        let mut made = 0;
+        let done = repeat(|| {
+            made += 1;
+            self.attempt_collected(&call, bytes_max)
+        });
+        let done = done.await;
+        (made, done)
     }
 
     async fn attempt_collected(

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::{Method, header};
+use md5::{Digest, Md5};
 
 use crate::client::{Call, REPLY_BYTES_MAX};
 use crate::objects::text;
@@ -143,6 +144,9 @@ impl S3Client {
 
     /// Makes the object of the given parts (number and ETag, by number) and returns its ETag.
     ///
+    /// When the answer to an attempt was lost, the next one may find the upload gone because it became the object: then the
+    /// object that is there is compared with the parts.
+    ///
     /// # Errors
     /// See [`Error`]. An error within a successful status is an error, too.
     pub async fn complete_multipart(
@@ -157,8 +161,20 @@ impl S3Client {
             .query("uploadId", upload_id)
             .header(header::CONTENT_TYPE, "application/xml")
             .body(body.into());
-        let (_, body) = self.call_collected(call, REPLY_BYTES_MAX).await?;
-        completed(&body)
+        match self.call_counted(call, REPLY_BYTES_MAX).await {
+            (_, Ok((_, body))) => completed(&body),
+            (attempts, Err(gone)) if attempts > 1 && gone.status() == Some(404) => {
+                self.made_of(bucket, key, parts).await.ok_or(gone)
+            }
+            (_, Err(error)) => Err(error),
+        }
+    }
+
+    /// The ETag of the object that is there, if it was made of these parts.
+    async fn made_of(&self, bucket: &str, key: &str, parts: &[(u32, String)]) -> Option<String> {
+        let expected = etag_of(parts)?;
+        let head = self.head(bucket, key).await.ok()?;
+        (head.etag.trim_matches('"') == expected).then_some(head.etag)
     }
 
     /// Forgets an upload and its parts.
@@ -169,6 +185,16 @@ impl S3Client {
         let call = Call::new(Method::DELETE, bucket, key).query("uploadId", upload_id);
         self.call_collected(call, REPLY_BYTES_MAX).await.map(drop)
     }
+}
+
+/// The ETag of an object in parts: the MD5 of the parts' MD5s, and how many there are. Endpoints may make it in another way.
+fn etag_of(parts: &[(u32, String)]) -> Option<String> {
+    let mut all = Md5::new();
+    for (_, etag) in parts {
+        let digest = hex::decode(etag.trim_matches('"')).ok()?;
+        all.update(digest);
+    }
+    Some(format!("{}-{}", hex::encode(all.finalize()), parts.len()))
 }
 
 pub(crate) fn completed(body: &[u8]) -> Result<String> {

@@ -101,6 +101,34 @@ async fn refusals_are_not_repeated() {
     assert_eq!((error.status(), error.code()), (Some(404), "NoSuchBucket"));
 }
 
+const PART: &str = "\"f4c9385f1902f7334b00b9b4ecd164de\"";
+const OF_THE_PART: &str = "\"1819d1a8700e59901a48215b8577ac07-1\"";
+
+/// Completes an upload of one part with these answers.
+async fn complete(answers: &[&str]) -> Result<String, Error> {
+    let (client, _seen) = endpoint(answers);
+    let parts = [(1, PART.to_owned())];
+    client.complete_multipart("b", "k", "id", &parts).await
+}
+
+#[tokio::test]
+async fn an_upload_whose_answer_was_lost_is_found_again() {
+    let body = "<Error><Code>NoSuchUpload</Code><Message>gone</Message></Error>";
+    let length = body.len();
+    let gone = format!("HTTP/1.1 404 No\r\ncontent-length: {length}\r\n\r\n{body}");
+    let head = |etag: &str| format!("HTTP/1.1 200 OK\r\ncontent-length: 4\r\netag: {etag}\r\n\r\n");
+    let (same, other) = (head(OF_THE_PART), head("\"other-1\""));
+    let (gone, same, other) = (gone.as_str(), same.as_str(), other.as_str());
+    let none = "HTTP/1.1 404 No\r\ncontent-length: 0\r\n\r\n";
+    assert_eq!(complete(&[BUSY, gone, same]).await.unwrap(), OF_THE_PART);
+    // Another object, none, or an upload that was gone before it was first asked for.
+    let in_vain: [&[&str]; 3] = [&[BUSY, gone, other], &[BUSY, gone, none], &[gone]];
+    for answers in in_vain {
+        let error = complete(answers).await.unwrap_err();
+        assert_eq!(error.code(), "NoSuchUpload");
+    }
+}
+
 #[tokio::test]
 async fn keys_and_bodies_arrive_as_they_are() {
     let (client, seen) = endpoint(&[EMPTY, EMPTY, EMPTY]);

@@ -45,6 +45,9 @@ pub enum ObjectError {
     BucketYours,
     #[error("the bucket is not empty")]
     BucketNotEmpty,
+    /// Another request to delete it came later, and goes on.
+    #[error("another request deletes the bucket: look whether it is gone, or try again")]
+    BucketBusy,
     #[error("`{name}` is not a bucket name: {why}")]
     BadBucketName { name: String, why: &'static str },
     #[error("too many buckets: a user may have {0}")]
@@ -79,7 +82,7 @@ pub enum ObjectError {
     PreconditionFailed(&'static str),
     /// Only for reads: the caller has the current version.
     #[error("not modified")]
-    NotModified,
+    NotModified { etag: ETag, modified_ms: u64 },
     #[error("the range lies outside the {size} bytes of the object")]
     InvalidRange { size: u64 },
     #[error("access denied")]
@@ -109,6 +112,18 @@ pub struct Caller {
     pub name: String,
     /// Whether the user may act on every bucket.
     pub admin: bool,
+    /// Whether the user may change anything: a reader may not.
+    pub may_write: bool,
+}
+
+impl Caller {
+    /// Refuses whoever may only read.
+    pub fn check_may_write(&self) -> Result<()> {
+        match self.may_write {
+            true => Ok(()),
+            false => Err(ObjectError::AccessDenied),
+        }
+    }
 }
 
 /// One piece of a body.
@@ -555,4 +570,21 @@ pub trait Objects: Send + Sync + 'static {
     ) -> Result<()>;
 
     async fn whereabouts(&self, caller: &Caller, bucket: &str, key: &str) -> Result<Whereabouts>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_is_refused_where_a_writer_goes_on() {
+        let may = |may_write| Caller {
+            user: UserId::default(),
+            name: "u".into(),
+            admin: false,
+            may_write,
+        };
+        assert_eq!(may(true).check_may_write(), Ok(()));
+        assert_eq!(may(false).check_may_write(), Err(ObjectError::AccessDenied));
+    }
 }

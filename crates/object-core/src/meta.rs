@@ -39,6 +39,8 @@ mod segments;
 mod stats;
 mod uploads;
 
+pub use fences::DeletionAttempt;
+
 /// Version of encoded commands, queries and answers.
 pub const META_FORMAT: u8 = 1;
 /// The most blocks on one page of a segment's list.
@@ -55,6 +57,15 @@ pub struct BlockRecord {
     pub epoch: Epoch,
     /// Servers of that placement that did not confirm their copy: debt, to be paid by repair.
     pub missing: Vec<NodeId>,
+}
+
+/// A page of a segment's block list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PageAt {
+    /// The segment.
+    pub segment: SegmentId,
+    /// Number of the page, from 0.
+    pub page: u32,
 }
 
 /// Where in a bucket a key lives.
@@ -166,7 +177,8 @@ pub enum Command {
         /// Its bytes: small ones inline, too.
         content: Content,
     },
-    /// Makes an object of the listed parts; the others are doomed.
+    /// Makes an object of the listed parts; the others are doomed. Asked again by a caller that lost the answer, it gives
+    /// the same one as long as the key shows that object.
     CompleteUpload {
         /// The upload's key.
         at: KeyRef,
@@ -201,20 +213,45 @@ pub enum Command {
         /// Number, old and new record.
         blocks: Vec<(u32, BlockRecord, BlockRecord)>,
     },
-    /// Closes key slots of a bucket for writes, if they hold no object and no upload.
+    /// Closes key slots of a bucket for writes, if they hold no object and no upload and no newer attempt was there.
     FenceSlots {
         /// The bucket.
         bucket: BucketId,
         /// Its slots in this group.
         slots: Vec<u16>,
+        /// Who deletes it.
+        attempt: DeletionAttempt,
     },
-    /// Opens them again after a bucket's deletion was called off.
+    /// Opens them again, whoever closed them, after a bucket's deletion was called off; unless a newer attempt was there.
     UnfenceSlots {
         /// The bucket.
         bucket: BucketId,
         /// Its slots in this group.
         slots: Vec<u16>,
+        /// Who calls its deletion off.
+        attempt: DeletionAttempt,
     },
+}
+
+impl Command {
+    /// The key that the command is about, if it is about one.
+    pub fn key_mut(&mut self) -> Option<&mut KeyRef> {
+        match self {
+            Command::BeginSegment { at, .. }
+            | Command::PutObject { at, .. }
+            | Command::DeleteObject { at, .. }
+            | Command::CreateUpload { at, .. }
+            | Command::PutPart { at, .. }
+            | Command::CompleteUpload { at, .. }
+            | Command::AbortUpload { at, .. } => Some(at),
+            Command::AppendBlocks { .. }
+            | Command::GiveUpSegments(_)
+            | Command::ForgetSegments(_)
+            | Command::UpdateBlocks { .. }
+            | Command::FenceSlots { .. }
+            | Command::UnfenceSlots { .. } => None,
+        }
+    }
 }
 
 /// Why a command was not carried out; it changed nothing.
@@ -245,6 +282,8 @@ pub enum Refused {
     SegmentGone,
     /// A page came out of order.
     PageOutOfOrder,
+    /// A newer attempt deletes the bucket, or this one was called off.
+    Overtaken,
 }
 
 /// The answer to a command.
@@ -332,17 +371,37 @@ pub enum Query {
     },
     /// Which of these segments the group knows in any state (a server asks before it removes orphans).
     Known(Vec<SegmentId>),
-    /// Blocks that have debt, or (with `before`) were placed in an older epoch.
+    /// Blocks that have debt, or were placed in one of some epochs.
     Debt {
-        /// Also blocks whose epoch is older than this and is one of `thin`.
+        /// Also blocks of these epochs.
         thin: Vec<Epoch>,
-        /// Segments after this one.
-        after: Option<SegmentId>,
+        /// Only blocks on pages after this one.
+        after: Option<PageAt>,
         /// At most this many blocks.
         max: u32,
     },
     /// Counts for status: see [`MetaStats`].
     Stats,
+    /// As [`Query::Head`] with content, and the blocks that a reader begins with: a small object is read with one question.
+    Read {
+        /// The key.
+        at: KeyRef,
+        /// `None`: the current one.
+        version: Option<VersionId>,
+        /// Lists of the first segments, each whole, as long as all together have at most this many blocks.
+        blocks_max: u32,
+    },
+}
+
+/// A version with what a reader begins with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Readable {
+    /// What is known of it.
+    pub head: ObjectHead,
+    /// What it is made of, with inline bytes.
+    pub stored: Stored,
+    /// The whole block lists of its first segments; see [`Query::Read`].
+    pub blocks: Vec<(SegmentId, Vec<BlockRecord>)>,
 }
 
 /// What a version is made of, for readers.
@@ -418,7 +477,8 @@ pub enum Answer {
     Debt {
         blocks: Vec<(SegmentId, u32, BlockRecord)>,
         /// Pass it as `after` to go on.
-        next: Option<SegmentId>,
+        next: Option<PageAt>,
     },
     Stats(MetaStats),
+    Read(Option<Readable>),
 }

@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
@@ -11,12 +12,48 @@ use object_core::api::{Body, BodyChunk, BodyError, ObjectError};
 use s3s::dto::StreamingBlob;
 use s3s::stream::{ByteStream, RemainingLength};
 use s3s::{S3Error, S3ErrorCode, StdError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 use crate::checksums::BAD_TRAILER;
 use crate::errors;
 
 /// What the gate's body guard says when nothing arrives for too long.
 pub(crate) const IDLE: &str = "the body made no progress for too long";
+
+/// What is said of a body that has to be held whole when there is no room for it.
+pub(crate) const BUSY: &str = "too many bodies are held at a time";
+
+/// How long a body that has to be held whole waits for room.
+const ROOM_WAIT: Duration = Duration::from_secs(5);
+
+/// Room for the bodies that are held whole, of all requests of a door together: XML, and signed chunks.
+#[derive(Clone)]
+pub(crate) struct WholeBodies {
+    room: Arc<Semaphore>,
+    bytes_max: usize,
+}
+
+impl WholeBodies {
+    pub(crate) fn new(bytes_max: usize) -> Self {
+        WholeBodies {
+            room: Arc::new(Semaphore::new(bytes_max)),
+            bytes_max,
+        }
+    }
+
+    /// Takes room for bytes that arrived; it is given back when the permit is dropped.
+    ///
+    /// # Errors
+    /// [`BUSY`] when there is none for a while. So whoever holds some may wait for more.
+    pub(crate) async fn take(self, bytes: usize) -> Result<OwnedSemaphorePermit, &'static str> {
+        let bytes = u32::try_from(bytes.min(self.bytes_max)).unwrap_or(u32::MAX);
+        match timeout(ROOM_WAIT, self.room.acquire_many_owned(bytes)).await {
+            Ok(Ok(permit)) => Ok(permit),
+            _ => Err(BUSY),
+        }
+    }
+}
 
 /// Why a body ended early, in the words of its reader; the store only hears that it did.
 #[derive(Clone, Default)]
@@ -49,6 +86,9 @@ pub(crate) fn describe(fault: &str) -> S3Error {
     }
     if fault.starts_with(BAD_TRAILER) {
         return errors::custom("MalformedTrailerError", StatusCode::BAD_REQUEST, fault);
+    }
+    if ends(BUSY) {
+        return errors::try_again(S3ErrorCode::SlowDown, "Please reduce your request rate.");
     }
     let (code, message) = if ends("SignatureMismatch") {
         (
@@ -174,6 +214,19 @@ mod tests {
         assert!(!ends(chunks(&["abcd"]), 3).await);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn bodies_that_are_held_share_their_room() {
+        let bodies = WholeBodies::new(100);
+        let most = bodies.clone().take(90).await.unwrap();
+        assert!(matches!(bodies.clone().take(20).await, Err(BUSY)));
+        drop(most);
+        // More than there is can't be had: the bound of one body is the smaller one.
+        let all = bodies.clone().take(1000).await.unwrap();
+        assert!(bodies.clone().take(1).await.is_err());
+        drop(all);
+        assert!(bodies.take(1).await.is_ok());
+    }
+
     #[test]
     fn faults_have_codes() {
         let code = |fault: &str| describe(fault).code().as_str().to_owned();
@@ -189,6 +242,7 @@ mod tests {
             code(&format!("AwsChunkedStreamError: Underlying: {IDLE}")),
             "RequestTimeout"
         );
+        assert_eq!(code(&format!("Underlying: {BUSY}")), "SlowDown");
         assert_eq!(code("AwsChunkedStreamError: FormatError"), "InvalidRequest");
         assert_eq!(code("MalformedTrailer: none came"), "MalformedTrailerError");
         assert_eq!(code("connection closed"), "IncompleteBody");

@@ -19,6 +19,8 @@ pub(crate) struct Chunks {
     chunk_bytes_max: u64,
     state: State,
     line: Vec<u8>,
+    /// Bytes of the current chunk that were passed on.
+    passed: usize,
 }
 
 enum State {
@@ -39,7 +41,17 @@ impl Chunks {
             chunk_bytes_max: chunk_bytes_max as u64,
             state: State::Line,
             line: Vec::new(),
+            passed: 0,
         }
+    }
+
+    pub(crate) fn is_signed(&self) -> bool {
+        self.signed
+    }
+
+    /// Bytes that s3s holds, once it took all that was passed on: those of a signed chunk that did not end.
+    pub(crate) fn held(&self) -> usize {
+        if self.signed { self.passed } else { 0 }
     }
 
     /// Takes bytes as they arrived; what s3s shall see goes to `out`.
@@ -54,6 +66,7 @@ impl Chunks {
                 State::Data(left) => {
                     let take = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
                     self.data(bytes.split_to(take), out);
+                    self.passed += take;
                     let left = left - take as u64;
                     self.state = if left == 0 {
                         State::Break(2)
@@ -70,6 +83,7 @@ impl Chunks {
                         out.push_back(byte);
                     }
                     self.state = if left == 1 {
+                        self.passed = 0;
                         State::Line
                     } else {
                         State::Break(left - 1)
@@ -206,6 +220,17 @@ mod tests {
         let refused =
             Chunks::new(true, 16).push(Bytes::from_static(b"11;chunk-signature=0\r\n"), &mut out);
         assert!(refused.unwrap_err().contains("TooLarge"));
+    }
+
+    #[test]
+    fn only_signed_chunks_that_did_not_end_are_held() {
+        for (signed, held) in [(true, 3), (false, 0)] {
+            let mut chunks = Chunks::new(signed, 16);
+            run(&mut chunks, b"5\r\nhello\r\n", 4).unwrap();
+            assert_eq!(chunks.held(), 0);
+            run(&mut chunks, b"5\r\nhel", 4).unwrap();
+            assert_eq!(chunks.held(), held);
+        }
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! The one table from the store's refusals to S3's codes and statuses.
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use object_core::api::ObjectError;
+use object_core::api::{ETag, ObjectError};
+use s3s::dto::TimestampFormat;
 use s3s::{S3Error, S3ErrorCode};
+
+use crate::headers::timestamp;
 
 /// A code that s3s doesn't list.
 pub(crate) fn custom(
@@ -24,6 +27,7 @@ pub(crate) fn to_s3(error: ObjectError) -> S3Error {
         ObjectError::BucketTaken => C::BucketAlreadyExists,
         ObjectError::BucketYours => C::BucketAlreadyOwnedByYou,
         ObjectError::BucketNotEmpty => C::BucketNotEmpty,
+        ObjectError::BucketBusy => C::OperationAborted,
         ObjectError::BadBucketName { .. } => C::InvalidBucketName,
         ObjectError::TooManyBuckets(_) => C::TooManyBuckets,
         ObjectError::NoSuchKey => C::NoSuchKey,
@@ -39,7 +43,9 @@ pub(crate) fn to_s3(error: ObjectError) -> S3Error {
         ObjectError::IncompleteBody { .. } | ObjectError::BodyFailed(_) => C::IncompleteBody,
         ObjectError::BadDigest(_) => C::BadDigest,
         ObjectError::PreconditionFailed(_) => C::PreconditionFailed,
-        ObjectError::NotModified => C::NotModified,
+        ObjectError::NotModified { etag, modified_ms } => {
+            return not_modified(&etag, modified_ms, message);
+        }
         ObjectError::InvalidRange { size } => return invalid_range(size, message),
         ObjectError::AccessDenied => C::AccessDenied,
         ObjectError::InvalidRequest(_) => C::InvalidRequest,
@@ -65,6 +71,20 @@ pub(crate) fn try_again(code: S3ErrorCode, message: impl Into<String>) -> S3Erro
     )
 }
 
+/// A 304 names the version that the caller has by tag and time, as an answer with the object would.
+fn not_modified(etag: &ETag, modified_ms: u64, message: String) -> S3Error {
+    let mut error = S3Error::with_message(S3ErrorCode::NotModified, message);
+    if let Ok(tag) = HeaderValue::try_from(format!("\"{}\"", etag.0)) {
+        error = with_header(error, header::ETAG, tag);
+    }
+    let mut date: Vec<u8> = Vec::new();
+    let written = timestamp(modified_ms).format(TimestampFormat::HttpDate, &mut date);
+    match (written, HeaderValue::try_from(date)) {
+        (Ok(()), Ok(date)) => with_header(error, header::LAST_MODIFIED, date),
+        _ => error,
+    }
+}
+
 fn invalid_range(size: u64, message: String) -> S3Error {
     let error = S3Error::with_message(S3ErrorCode::InvalidRange, message);
     match HeaderValue::try_from(format!("bytes */{size}")) {
@@ -74,11 +94,7 @@ fn invalid_range(size: u64, message: String) -> S3Error {
 }
 
 /// s3s replaces the headers of an error's answer by those given: its content type has to be among them.
-pub(crate) fn with_header(
-    mut error: S3Error,
-    name: header::HeaderName,
-    value: HeaderValue,
-) -> S3Error {
+fn with_header(mut error: S3Error, name: header::HeaderName, value: HeaderValue) -> S3Error {
     let mut headers = error.headers().cloned().unwrap_or_else(|| {
         let mut headers = HeaderMap::with_capacity(2);
         headers.insert(
@@ -103,6 +119,7 @@ mod tests {
             (ObjectError::BucketTaken, "BucketAlreadyExists", 409),
             (ObjectError::BucketYours, "BucketAlreadyOwnedByYou", 409),
             (ObjectError::BucketNotEmpty, "BucketNotEmpty", 409),
+            (ObjectError::BucketBusy, "OperationAborted", 409),
             (ObjectError::NoSuchKey, "NoSuchKey", 404),
             (ObjectError::KeyTooLong(2000), "KeyTooLongError", 400),
             (ObjectError::MetadataTooLarge(9999), "MetadataTooLarge", 400),
@@ -123,7 +140,14 @@ mod tests {
                 "PreconditionFailed",
                 412,
             ),
-            (ObjectError::NotModified, "NotModified", 304),
+            (
+                ObjectError::NotModified {
+                    etag: ETag("0".into()),
+                    modified_ms: 0,
+                },
+                "NotModified",
+                304,
+            ),
             (ObjectError::InvalidRange { size: 3 }, "InvalidRange", 416),
             (ObjectError::AccessDenied, "AccessDenied", 403),
             (ObjectError::NotImplemented("tags"), "NotImplemented", 501),
@@ -143,6 +167,20 @@ mod tests {
                 "{error:?}"
             );
         }
+    }
+
+    #[test]
+    fn what_is_not_modified_is_named_by_tag_and_time() {
+        let answer = to_s3(ObjectError::NotModified {
+            etag: ETag("0f-2".into()),
+            modified_ms: 784_111_777_999,
+        });
+        let headers = answer.headers().unwrap();
+        assert_eq!(headers[header::ETAG], "\"0f-2\"");
+        assert_eq!(
+            headers[header::LAST_MODIFIED],
+            "Sun, 06 Nov 1994 08:49:37 GMT"
+        );
     }
 
     #[test]

@@ -15,6 +15,7 @@ use s3s::{Body, S3Error, S3ErrorCode, S3Result, StdError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use crate::body::WholeBodies;
 use crate::chunks::Chunks;
 use crate::errors;
 use crate::guard::GuardedBody;
@@ -33,17 +34,20 @@ pub(crate) struct Gate {
     service: S3Service,
     options: Arc<DoorOptions>,
     places: Arc<Semaphore>,
+    bodies: WholeBodies,
     next_id: AtomicU64,
 }
 
 impl Gate {
     pub(crate) fn new(service: S3Service, options: Arc<DoorOptions>) -> Self {
         let places = Arc::new(Semaphore::new(options.max_requests));
+        let bodies = WholeBodies::new(options.held_bytes_max);
         let next_id = AtomicU64::new(options.request_id_seed);
         Gate {
             service,
             options,
             places,
+            bodies,
             next_id,
         }
     }
@@ -96,9 +100,11 @@ impl Gate {
                 body,
                 self.options.body_idle_timeout,
                 chunks,
+                &self.bodies,
             )),
         });
         request.extensions_mut().insert(slot.clone());
+        request.extensions_mut().insert(self.bodies.clone());
         self.service.call(request).await.map_err(|error| {
             let error: StdError = error.into();
             tracing::error!(%error, "an answer could not be written");
@@ -134,6 +140,12 @@ fn refuse(request: &Request<Incoming>) -> S3Result<()> {
         let message = "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.";
         return refused(S3ErrorCode::InvalidRequest, message);
     }
+    // Who signs twice is told so later.
+    if let Some(value) = by_header
+        && !query.contains("X-Amz-Signature=")
+    {
+        check_authorization(value)?;
+    }
     let form = headers
         .get(header::CONTENT_TYPE)
         .is_some_and(|v| v.as_bytes().starts_with(b"multipart/"));
@@ -145,6 +157,29 @@ fn refuse(request: &Request<Incoming>) -> S3Result<()> {
         return Err(error);
     }
     Ok(())
+}
+
+/// What S3 says of a header that can't be read; whether a readable one is right is for s3s to say.
+fn check_authorization(value: &[u8]) -> S3Result<()> {
+    let text = std::str::from_utf8(value).unwrap_or("");
+    if !text.starts_with("AWS4-") {
+        let message = "Unsupported Authorization Type";
+        return Err(S3Error::with_message(S3ErrorCode::InvalidArgument, message));
+    }
+    let named = |name: &str| text.split_once(name).map(|(_, rest)| rest);
+    let credential = named("Credential=").and_then(|rest| rest.split(',').next());
+    let is_whole = credential.is_some_and(|c| c.matches('/').count() >= 4)
+        && named("SignedHeaders=").is_some()
+        && named("Signature=").is_some();
+    if is_whole {
+        return Ok(());
+    }
+    let message =
+        "The authorization header is malformed; it needs Credential, SignedHeaders and Signature.";
+    Err(S3Error::with_message(
+        S3ErrorCode::AuthorizationHeaderMalformed,
+        message,
+    ))
 }
 
 fn chunk_bounds(headers: &HeaderMap, max: usize) -> Option<Chunks> {
@@ -254,6 +289,28 @@ mod tests {
         let ids: std::collections::BTreeSet<String> = (0..1000).map(request_id).collect();
         assert_eq!(ids.len(), 1000);
         assert!(ids.iter().all(|id| id.len() == 16));
+    }
+
+    #[test]
+    fn headers_that_no_client_of_s3_would_send_are_told_apart() {
+        let code = |value: &str| match check_authorization(value.as_bytes()) {
+            Ok(()) => String::new(),
+            Err(error) => error.code().as_str().to_owned(),
+        };
+        assert_eq!(code("Basic eDp5"), "InvalidArgument");
+        for malformed in [
+            "AWS4-HMAC-SHA256",
+            "AWS4-HMAC-SHA256 Credential=x",
+            "AWS4-HMAC-SHA256 Credential=x/20260101, SignedHeaders=host, Signature=0",
+        ] {
+            assert_eq!(
+                code(malformed),
+                "AuthorizationHeaderMalformed",
+                "{malformed}"
+            );
+        }
+        let whole = "AWS4-HMAC-SHA256 Credential=x/20260101/r/s3/aws4_request,SignedHeaders=host,Signature=0";
+        assert_eq!(code(whole), "");
     }
 
     #[test]

@@ -11,6 +11,9 @@ use s3s::{S3Request, S3Result, TrailingHeaders, s3_error};
 
 const USER_PREFIX: &str = "x-amz-meta-";
 
+/// The most bytes, names included, of all headers that are stored with an object.
+const STORED_BYTES_MAX: usize = 8 << 10;
+
 /// The headers as they were sent, when `tidy` took some away from s3s.
 #[derive(Clone)]
 pub(crate) struct Sent(pub(crate) HeaderMap);
@@ -195,7 +198,33 @@ pub(crate) fn content(headers: &HeaderMap) -> S3Result<ContentHeaders> {
         }
         content.user.insert(key.to_owned(), values.join(","));
     }
+    if stored_bytes(&content) > STORED_BYTES_MAX {
+        return Err(s3_error!(
+            MetadataTooLarge,
+            "Your metadata headers exceed the maximum allowed metadata size of {STORED_BYTES_MAX} bytes"
+        ));
+    }
     Ok(content)
+}
+
+fn stored_bytes(content: &ContentHeaders) -> usize {
+    let named = [
+        ("content-type", &content.content_type),
+        ("cache-control", &content.cache_control),
+        ("content-disposition", &content.content_disposition),
+        ("content-encoding", &content.content_encoding),
+        ("content-language", &content.content_language),
+        ("expires", &content.expires),
+        ("x-amz-website-redirect-location", &content.website_redirect),
+    ];
+    let named = named
+        .into_iter()
+        .filter_map(|(name, text)| Some(name.len() + text.as_ref()?.len()));
+    let user = content
+        .user
+        .iter()
+        .map(|(key, text)| USER_PREFIX.len() + key.len() + text.len());
+    named.chain(user).sum()
 }
 
 /// `aws-chunked` says how the body travelled, not what the object is.
@@ -349,6 +378,24 @@ mod tests {
         assert_eq!(
             without_transfer_coding("gzip, aws-chunked"),
             Some("gzip".into())
+        );
+    }
+
+    #[test]
+    fn all_stored_headers_together_are_bounded() {
+        let of = |types: usize, controls: usize| {
+            let text = |len| HeaderValue::try_from("x".repeat(len)).unwrap();
+            let headers = HeaderMap::from_iter([
+                (header::CONTENT_TYPE, text(types)),
+                (header::CACHE_CONTROL, text(controls)),
+            ]);
+            content(&headers).map_err(|error| error.code().as_str().to_owned())
+        };
+        let names = "content-type".len() + "cache-control".len();
+        assert!(of(4 << 10, (4 << 10) - names).is_ok());
+        assert_eq!(
+            of(4 << 10, (4 << 10) - names + 1).unwrap_err(),
+            "MetadataTooLarge"
         );
     }
 

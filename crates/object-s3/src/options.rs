@@ -57,12 +57,16 @@ pub struct DoorOptions {
     pub header_bytes_max: usize,
     /// How long TLS and a request's headers may take; an idle connection is closed after this time too.
     pub header_timeout: Duration,
-    /// A body that makes no progress for this long, in or out, ends its connection.
+    /// How long a client may be waited for while less than 64 KiB of a body move, in or out, and more are left; then
+    /// the connection ends.
     pub body_idle_timeout: Duration,
     /// The most bytes of an XML body.
     pub xml_bytes_max: usize,
     /// The most bytes of one chunk of a signed aws-chunked body: it is held in memory until its signature was checked.
     pub chunk_bytes_max: usize,
+    /// The most bytes of bodies that are held in memory, of all requests together: XML, and signed chunks beyond their
+    /// first 64 KiB. Who finds no room for a while is answered `SlowDown`.
+    pub held_bytes_max: usize,
     /// How far a client's clock may be off.
     pub clock_skew: Duration,
     /// How long requests in progress may go on after a shutdown was asked for.
@@ -84,7 +88,8 @@ impl Default for DoorOptions {
             header_timeout: Duration::from_secs(30),
             body_idle_timeout: Duration::from_secs(30),
             xml_bytes_max: 2 << 20,
-            chunk_bytes_max: 16 << 20,
+            chunk_bytes_max: 2 << 20,
+            held_bytes_max: 64 << 20,
             clock_skew: Duration::from_secs(15 * 60),
             drain_timeout: Duration::from_secs(30),
             request_id_seed: 0,

@@ -5,7 +5,7 @@
 //! - conditions with several entity tags, dates in other formats, ranges that S3 ignores, metadata in any encoding: these
 //!   headers are set aside, and the operations read them as they were sent ([`crate::headers::sent`]);
 //! - presigned addresses may carry headers in their query: these are put back among the headers;
-//! - POSTs with XML: the body is read here, within its bound, and its digests are checked.
+//! - requests with XML: the body is read here, within its bound and that of all together, and its digests are checked.
 //!
 //! All other requests, the great majority, pass by at the cost of one look at their headers.
 
@@ -23,9 +23,10 @@ use s3s::{
     Body, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, StdError, TrailingHeaders,
     s3_error,
 };
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::access::{Access, Admitted, check_supported};
-use crate::body;
+use crate::body::{self, WholeBodies};
 use crate::checksums;
 use crate::headers::{Sent, Trailers};
 use crate::host::VirtualHosts;
@@ -69,9 +70,12 @@ impl S3Route for Tidy {
     }
 
     async fn call(&self, mut request: S3Request<Body>) -> S3Result<S3Response<Body>> {
+        // Held until the answer is made: so long the bytes are in memory.
+        let mut room = Vec::new();
         let body = match self.xml_kind(&request.method, &request.uri, &request.headers) {
             Some(kind) => {
-                let bytes = read(request.input, self.xml_bytes_max).await?;
+                let bodies = request.extensions.get::<WholeBodies>();
+                let bytes = read(request.input, self.xml_bytes_max, bodies, &mut room).await?;
                 check_digests(
                     kind,
                     &request.headers,
@@ -116,31 +120,38 @@ impl Tidy {
             Some(_) => path.is_empty(),
             None => path.split_once('/').is_none_or(|(_, key)| key.is_empty()),
         };
-        names_no_key.then_some(Xml::Bucket)
+        (names_no_key || is_about_object(uri)).then_some(Xml::Other)
     }
 }
 
 /// Requests whose body is XML.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Xml {
-    /// About a bucket as a whole.
-    Bucket,
     /// S3 wants a digest with these.
     Delete,
     Complete,
+    /// About a bucket as a whole, or an object but not its bytes.
+    Other,
+}
+
+/// Whether a PUT of a key says something about the object, in XML.
+fn is_about_object(uri: &Uri) -> bool {
+    names_in_query(uri).any(|name| matches!(name, "acl" | "legal-hold" | "retention" | "tagging"))
+}
+
+fn names_in_query(uri: &Uri) -> impl Iterator<Item = &str> {
+    let pairs = uri.query().unwrap_or("").split('&');
+    pairs.map(|pair| pair.split('=').next().unwrap_or(pair))
 }
 
 fn posted(method: &Method, uri: &Uri) -> Option<Xml> {
     if method != Method::POST {
         return None;
     }
-    let names = uri
-        .query()?
-        .split('&')
-        .map(|pair| pair.split('=').next().unwrap_or(pair));
-    names.into_iter().find_map(|name| match name {
+    names_in_query(uri).find_map(|name| match name {
         "delete" => Some(Xml::Delete),
         "uploadId" => Some(Xml::Complete),
+        "restore" | "select" | "metadataTable" => Some(Xml::Other),
         _ => None,
     })
 }
@@ -241,7 +252,13 @@ fn without_signature(uri: &Uri) -> S3Result<Uri> {
     Uri::from_parts(parts).map_err(|_| S3Error::new(S3ErrorCode::InvalidURI))
 }
 
-async fn read(mut body: Body, max: usize) -> S3Result<Bytes> {
+/// Reads a body whole; `room` gets the permits for its bytes, taken as they arrive.
+async fn read(
+    mut body: Body,
+    max: usize,
+    bodies: Option<&WholeBodies>,
+    room: &mut Vec<OwnedSemaphorePermit>,
+) -> S3Result<Bytes> {
     let mut all = BytesMut::new();
     while let Some(piece) = body.next().await {
         let piece = piece.map_err(|error| body::describe(&error.to_string()))?;
@@ -250,6 +267,10 @@ async fn read(mut body: Body, max: usize) -> S3Result<Bytes> {
                 MaxMessageLengthExceeded,
                 "Your request was too big: at most {max} bytes of XML are read"
             ));
+        }
+        if let Some(bodies) = bodies {
+            let taken = bodies.clone().take(piece.len()).await;
+            room.push(taken.map_err(body::describe)?);
         }
         all.extend_from_slice(&piece);
     }
@@ -265,7 +286,7 @@ fn check_digests(
     // The checksum of a Complete is the object's, not the body's.
     let mut expected = match kind {
         Xml::Delete => checksums::expected(headers, trailers.cloned())?,
-        Xml::Complete | Xml::Bucket => Default::default(),
+        Xml::Complete | Xml::Other => Default::default(),
     };
     expected.md5 = checksums::md5(headers)?;
     if kind == Xml::Delete && expected.md5.is_none() && expected.checksum.is_none() {
@@ -358,6 +379,20 @@ mod tests {
             hoisted(&Uri::from_static("/b/k?x-amz-acl=private")).count(),
             0
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn xml_takes_room_as_long_as_it_is_held() {
+        let bodies = WholeBodies::new(10);
+        let xml = || Body::from(Bytes::from_static(b"<Delete/>"));
+        let mut room = Vec::new();
+        let read_all = read(xml(), 100, Some(&bodies), &mut room).await;
+        assert_eq!(read_all.unwrap(), "<Delete/>");
+        let mut none = Vec::new();
+        let refused = read(xml(), 100, Some(&bodies), &mut none).await;
+        assert_eq!(refused.unwrap_err().code().as_str(), "SlowDown");
+        drop(room);
+        assert!(read(xml(), 100, Some(&bodies), &mut none).await.is_ok());
     }
 
     #[test]

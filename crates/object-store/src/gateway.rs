@@ -21,7 +21,7 @@ use platform::Platform;
 use raft_machine::Groups;
 
 use crate::metrics::ObjectMetrics;
-use crate::placement::{BucketDirectory, BucketEntry, PlacementSource};
+use crate::placement::{BucketDirectory, BucketEntry, DirectoryError, PlacementSource};
 use crate::service::BlockPeers;
 
 pub(crate) mod abandoned;
@@ -31,6 +31,7 @@ mod buckets;
 mod copies;
 mod copy;
 mod delete;
+mod fenced;
 mod ingest;
 mod limits;
 mod list;
@@ -57,7 +58,8 @@ pub struct GatewayOptions {
     pub blocks_in_flight: usize,
     /// Blocks of one body that are read ahead of the reader.
     pub read_ahead: usize,
-    /// Memory for blocks of bodies on their way in, and as much for those on their way out.
+    /// Memory for blocks of bodies on their way in, and as much for those on their way out; half as much for copies that
+    /// are still on their way when a write was answered.
     pub buffer_bytes: usize,
     /// Requests that are served at one time.
     pub requests_max: usize,
@@ -133,6 +135,7 @@ pub(crate) struct Context {
 }
 
 /// A key of a bucket that the caller may use, and the group that keeps it.
+#[derive(Clone)]
 pub(crate) struct Target {
     pub bucket: BucketEntry,
     pub at: KeyRef,
@@ -184,14 +187,14 @@ impl Gateway {
 
 impl Context {
     /// The bucket of a name, if the caller may use it.
+    /// Whether the caller may write at all is asked where a request comes in, see the `Objects` below.
     pub async fn bucket(&self, caller: &Caller, name: &str) -> Result<BucketEntry> {
-        let found = self.directory.get(name).await;
-        let found = found.map_err(|error| refusals::directory(name, error))?;
-        let bucket = found.ok_or_else(|| ObjectError::NoSuchBucket(name.to_owned()))?;
-        if bucket.owner != caller.user && !caller.admin {
-            return Err(ObjectError::AccessDenied);
-        }
-        Ok(bucket)
+        usable(caller, name, self.directory.get(name).await)
+    }
+
+    /// The bucket that has a name now, if the caller may use it.
+    pub async fn bucket_now(&self, caller: &Caller, name: &str) -> Result<BucketEntry> {
+        usable(caller, name, self.directory.get_now(name).await)
     }
 
     /// A key in a bucket, if the caller may use it.
@@ -234,9 +237,23 @@ impl Context {
     }
 }
 
+fn usable(
+    caller: &Caller,
+    name: &str,
+    found: std::result::Result<Option<BucketEntry>, DirectoryError>,
+) -> Result<BucketEntry> {
+    let found = found.map_err(|error| refusals::directory(name, error))?;
+    let bucket = found.ok_or_else(|| ObjectError::NoSuchBucket(name.to_owned()))?;
+    if bucket.owner != caller.user && !caller.admin {
+        return Err(ObjectError::AccessDenied);
+    }
+    Ok(bucket)
+}
+
 #[async_trait]
 impl Objects for Gateway {
     async fn create_bucket(&self, caller: &Caller, name: &str) -> Result<BucketInfo> {
+        caller.check_may_write()?;
         self.0.create_bucket(caller, name).await
     }
 
@@ -249,10 +266,13 @@ impl Objects for Gateway {
     }
 
     async fn delete_bucket(&self, caller: &Caller, name: &str) -> Result<()> {
-        self.0.delete_bucket(caller, name).await
+        caller.check_may_write()?;
+        let place = self.0.limits.request().await?;
+        self.0.delete_bucket(caller, name, place).await
     }
 
     async fn put(&self, caller: &Caller, request: PutRequest, body: Body) -> Result<Written> {
+        caller.check_may_write()?;
         let _place = self.0.limits.request().await?;
         self.0.put(caller, request, body).await
     }
@@ -268,11 +288,15 @@ impl Objects for Gateway {
     }
 
     async fn delete(&self, caller: &Caller, request: DeleteRequest) -> Result<()> {
+        caller.check_may_write()?;
         let _place = self.0.limits.request().await?;
         self.0.delete(caller, request).await
     }
 
     async fn delete_many(&self, caller: &Caller, requests: Vec<DeleteRequest>) -> Vec<Result<()>> {
+        if let Err(refused) = caller.check_may_write() {
+            return requests.iter().map(|_| Err(refused.clone())).collect();
+        }
         match self.0.limits.request().await {
             Ok(_place) => self.0.delete_many(caller, requests).await,
             Err(error) => requests.iter().map(|_| Err(error.clone())).collect(),
@@ -280,6 +304,7 @@ impl Objects for Gateway {
     }
 
     async fn copy(&self, caller: &Caller, request: CopyRequest) -> Result<Written> {
+        caller.check_may_write()?;
         let place = self.0.limits.request().await?;
         self.0.copy(caller, request, place).await
     }
@@ -294,6 +319,7 @@ impl Objects for Gateway {
         caller: &Caller,
         request: CreateUploadRequest,
     ) -> Result<UploadId> {
+        caller.check_may_write()?;
         let _place = self.0.limits.request().await?;
         self.0.create_upload(caller, request).await
     }
@@ -304,6 +330,7 @@ impl Objects for Gateway {
         request: PartRequest,
         body: Body,
     ) -> Result<PartInfo> {
+        caller.check_may_write()?;
         let _place = self.0.limits.request().await?;
         self.0.put_part(caller, request, body).await
     }
@@ -314,6 +341,7 @@ impl Objects for Gateway {
         request: PartRequest,
         source: CopySource,
     ) -> Result<PartInfo> {
+        caller.check_may_write()?;
         let place = self.0.limits.request().await?;
         self.0.copy_part(caller, request, source, place).await
     }
@@ -343,6 +371,7 @@ impl Objects for Gateway {
     }
 
     async fn complete_upload(&self, caller: &Caller, request: CompleteRequest) -> Result<Written> {
+        caller.check_may_write()?;
         let _place = self.0.limits.request().await?;
         self.0.complete_upload(caller, request).await
     }
@@ -354,6 +383,7 @@ impl Objects for Gateway {
         key: &str,
         upload: UploadId,
     ) -> Result<()> {
+        caller.check_may_write()?;
         let _place = self.0.limits.request().await?;
         let target = self.0.target(caller, bucket, key).await?;
         self.0.abort_upload(&target, upload).await

@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | [`give_up`] | where the group is led | dooms pending segments whose writers are gone |
 //! | [`collect`] | where the group is led | removes the blocks of doomed segments everywhere, then forgets them |
+//! | [`finish_deletions`] | where the group of the bucket's first slot is led | goes on with deletions of buckets that broke off |
 //! | [`repair`] | where the group is led | makes copies that writes left as debt, and those that a larger site wants |
 //! | [`sweep`] | every server | removes own blocks whose group does not know their segment |
 //! | [`index`] | every server | writes the block index to disk |
@@ -25,6 +26,7 @@ use crate::gateway::{Context, Gateway};
 use crate::placement::LocalLeadership;
 
 pub mod collect;
+pub mod finish_deletions;
 pub mod give_up;
 pub mod index;
 mod pace;
@@ -40,6 +42,10 @@ pub struct JobOptions {
     pub collect_grace: Duration,
     /// After how long a pending segment is given up.
     pub give_up_after: Duration,
+    /// How often buckets that are being deleted are looked at.
+    pub deletions_every: Duration,
+    /// After how long a deletion of a bucket is taken for broken off.
+    pub deletions_after: Duration,
     /// How often debt is looked for.
     pub repair_every: Duration,
     /// Bytes per second that repair writes at most.
@@ -56,6 +62,8 @@ impl Default for JobOptions {
             collect_every: Duration::from_secs(10),
             collect_grace: Duration::from_secs(60),
             give_up_after: Duration::from_secs(24 * 3600),
+            deletions_every: Duration::from_secs(2),
+            deletions_after: Duration::from_secs(10),
             repair_every: Duration::from_secs(5),
             repair_bytes_per_s: 64 << 20,
             sweep_every: Duration::from_secs(3600),
@@ -88,7 +96,7 @@ pub struct JobStatus {
 /// What one run did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobProgress {
-    /// Things done: segments given up or collected, copies made, orphans removed.
+    /// Things done: segments given up or collected, deletions ended, copies made, orphans removed.
     pub done: u64,
     /// Things that are known to be left to do.
     pub left: u64,
@@ -135,6 +143,7 @@ impl Jobs {
         let jobs: Vec<Box<dyn Job>> = vec![
             Box::new(give_up::GiveUp::new(led.clone(), options)),
             Box::new(collect::Collect::new(led.clone(), options)),
+            Box::new(finish_deletions::FinishDeletions::new(led.clone(), options)),
             Box::new(repair::Repair::new(led, options)),
             Box::new(sweep::Sweep::new(context.clone(), options)),
             Box::new(index::WriteIndex::new(context.peers.store().clone())),

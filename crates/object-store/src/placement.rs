@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use ids::{BucketId, Epoch, GroupId, UserId};
 use membership::EpochMap;
+use object_core::meta::DeletionAttempt;
 
 /// The site's placement maps, from memory.
 pub trait PlacementSource: Send + Sync {
@@ -33,8 +34,8 @@ pub trait LocalLeadership: Send + Sync {
 pub enum BucketState {
     /// In use.
     Active,
-    /// Its key slots are being fenced, or are: it is about to go.
-    Deleting,
+    /// Its key slots are being fenced, or are, by the newest attempt to delete it.
+    Deleting(DeletionAttempt),
 }
 
 /// A bucket of the site.
@@ -74,6 +75,9 @@ pub enum DirectoryError {
     /// The bucket is gone, or another one has its name now.
     #[error("the bucket is gone")]
     Gone,
+    /// A newer attempt deletes the bucket, or this one was ended.
+    #[error("another request deletes the bucket")]
+    Overtaken,
     /// The registry did not answer.
     #[error("the registry is unavailable: {0}")]
     Unavailable(String),
@@ -81,6 +85,9 @@ pub enum DirectoryError {
 
 /// The site's buckets. [`BucketDirectory::get`] is on every request's path and answers from memory; the registry is asked
 /// on a miss only, and a miss while it is unreachable is an error, not "no such bucket".
+///
+/// Deletions: a bucket counts the attempts to delete it, and only the newest may call the deletion off or remove the bucket.
+/// An attempt is begun here before its first fence.
 #[async_trait]
 pub trait BucketDirectory: Send + Sync {
     /// Makes a bucket, unless its name is taken.
@@ -89,15 +96,36 @@ pub trait BucketDirectory: Send + Sync {
     /// The bucket of a name.
     async fn get(&self, name: &str) -> Result<Option<BucketEntry>, DirectoryError>;
 
+    /// The bucket that has a name now: asks the registry, whatever is known here.
+    async fn get_now(&self, name: &str) -> Result<Option<BucketEntry>, DirectoryError>;
+
     /// A user's buckets, by name.
     async fn list(&self, owner: UserId) -> Result<Vec<BucketEntry>, DirectoryError>;
 
-    /// Says that a bucket is being deleted; fine when it is already.
-    async fn set_deleting(&self, bucket: &BucketEntry) -> Result<(), DirectoryError>;
+    /// The buckets that are being deleted, from memory.
+    fn being_deleted(&self) -> Vec<BucketEntry>;
 
-    /// Calls a deletion off.
-    async fn set_active(&self, bucket: &BucketEntry) -> Result<(), DirectoryError>;
+    /// Begins an attempt to delete a bucket; it overtakes the one that is under way, if there is one.
+    async fn begin_deletion(&self, bucket: &BucketEntry)
+    -> Result<DeletionAttempt, DirectoryError>;
 
-    /// Forgets a bucket that is being deleted; fine when it is gone.
-    async fn remove(&self, bucket: &BucketEntry) -> Result<(), DirectoryError>;
+    /// As [`BucketDirectory::begin_deletion`], but only if the bucket is still in the state that `bucket` says.
+    async fn resume_deletion(
+        &self,
+        bucket: &BucketEntry,
+    ) -> Result<DeletionAttempt, DirectoryError>;
+
+    /// Ends the newest attempt: the bucket is in use again.
+    async fn call_deletion_off(
+        &self,
+        bucket: &BucketEntry,
+        attempt: DeletionAttempt,
+    ) -> Result<(), DirectoryError>;
+
+    /// Forgets a bucket, as the end of the newest attempt; fine when it is gone.
+    async fn remove(
+        &self,
+        bucket: &BucketEntry,
+        attempt: DeletionAttempt,
+    ) -> Result<(), DirectoryError>;
 }

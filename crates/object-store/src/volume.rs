@@ -7,7 +7,8 @@
 //! Crash: what was acknowledged is there after a restart; what was not may be there whole, or not at all. A delete that
 //! was acknowledged stays done.
 //!
-//! Cancellation: a dropped `put` or `delete` may still happen; the store stays sound.
+//! Cancellation: a `put` that began to write goes on to its end without its caller, in a task of its own: a record that is
+//! on disk is in the index, or the next start finds it. A dropped `delete` may still happen; the store stays sound.
 //!
 //! Start: the index is kept in memory; a checkpoint of it on disk spares a start the reading of most headers.
 //!
@@ -22,10 +23,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
-use ids::{BlockId, GroupId, SegmentId};
+use ids::BlockId;
 use platform::{Disk, Platform};
+use tokio::sync::Semaphore;
 
 mod checkpoint;
+mod delete;
 mod file;
 mod index;
 mod record;
@@ -40,6 +43,9 @@ use record::{HEADER_BYTES, RecordHeader, VolumeHeader};
 pub const DIR: &str = "blocks";
 /// The largest block.
 pub const BLOCK_BYTES_MAX: usize = 64 << 20;
+/// Bytes of blocks that are being written at one time; what is more waits, so that callers who leave pile up nothing.
+const WRITING_BYTES_MAX: usize = 128 << 20;
+const WRITING_UNIT: usize = 1024;
 /// The most index entries that one page of [`BlockStore::older_than`] looks at.
 const PAGE_LOOKS_MAX: usize = 100_000;
 /// Index entries that a checkpoint copies while it holds the index.
@@ -134,6 +140,7 @@ pub struct BlockStore {
     /// The number of the next volume; whoever holds it makes one, the others wait.
     rolling: tokio::sync::Mutex<u32>,
     busy: Mutex<BTreeSet<BlockId>>,
+    writing: Arc<Semaphore>,
     /// Shared by deletes between their marks and the index; taken alone when a checkpoint begins.
     deletes: tokio::sync::RwLock<()>,
     /// The number of the newest checkpoint that was begun.
@@ -179,6 +186,7 @@ impl BlockStore {
             active: Mutex::new(active),
             rolling: tokio::sync::Mutex::new(found.next),
             busy: Mutex::default(),
+            writing: Arc::new(Semaphore::new(WRITING_BYTES_MAX / WRITING_UNIT)),
             deletes: tokio::sync::RwLock::default(),
             checkpoint: AtomicU64::new(found.checkpoint),
             checkpointing: tokio::sync::Mutex::default(),
@@ -192,7 +200,12 @@ impl BlockStore {
     }
 
     /// Stores a block whose bytes came from elsewhere: verifies them, then as [`BlockStore::put_hashed`].
-    pub async fn put(&self, id: BlockId, hash: [u8; 32], data: Bytes) -> Result<(), BlockError> {
+    pub async fn put(
+        self: &Arc<Self>,
+        id: BlockId,
+        hash: [u8; 32],
+        data: Bytes,
+    ) -> Result<(), BlockError> {
         let bytes = data.clone();
         let fits = self
             .platform
@@ -206,7 +219,7 @@ impl BlockStore {
 
     /// Stores a block whose hash this process computed; returns when it is durable.
     pub async fn put_hashed(
-        &self,
+        self: &Arc<Self>,
         id: BlockId,
         hash: [u8; 32],
         data: Bytes,
@@ -215,7 +228,31 @@ impl BlockStore {
             Ok(len) if len > 0 && data.len() <= BLOCK_BYTES_MAX => len,
             _ => return Err(BlockError::BadLength(data.len())),
         };
-        let _busy = Busy::enter(self, id)?;
+        let busy = Busy::enter(self, id)?;
+        let units = data.len().div_ceil(WRITING_UNIT) as u32;
+        // Never closed.
+        let room = self.writing.clone().acquire_many_owned(units).await.ok();
+        let writing = tokio::spawn(async move {
+            let result = busy.store.put_alone(id, hash, len, data).await;
+            drop((busy, room));
+            result
+        });
+        writing.await.unwrap_or_else(|error| {
+            Err(BlockError::Io {
+                what: "store a block",
+                why: error.to_string(),
+            })
+        })
+    }
+
+    /// Stores a block that nobody else is writing.
+    async fn put_alone(
+        &self,
+        id: BlockId,
+        hash: [u8; 32],
+        len: u32,
+        data: Bytes,
+    ) -> Result<(), BlockError> {
         if self.place(&id).is_some() {
             match self.get(id).await {
                 Ok(there) if there.hash == hash => return Ok(()),
@@ -321,106 +358,6 @@ impl BlockStore {
             }
             other => other,
         }
-    }
-
-    /// Removes blocks; returns how many of them were there. Durable when it returns.
-    pub async fn delete(&self, ids: &[BlockId]) -> Result<usize, BlockError> {
-        let mut by_volume: BTreeMap<u32, Vec<(BlockId, Place)>> = BTreeMap::new();
-        for id in ids {
-            if let Some(place) = self.place(id) {
-                by_volume
-                    .entry(place.volume)
-                    .or_default()
-                    .push((*id, place));
-            }
-        }
-        let mut count = 0;
-        for (number, dead) in by_volume {
-            let Some(volume) = self.volume(number) else {
-                continue;
-            };
-            count += self.delete_in(&volume, dead).await?;
-        }
-        self.remove_spent().await?;
-        Ok(count)
-    }
-
-    /// Removes all blocks of segments, as [`BlockStore::delete`].
-    pub async fn delete_segments(
-        &self,
-        group: GroupId,
-        segments: &[SegmentId],
-    ) -> Result<usize, BlockError> {
-        let blocks: Vec<BlockId> = {
-            let index = self.index();
-            segments
-                .iter()
-                .flat_map(|segment| index.of_segment(group, *segment))
-                .collect()
-        };
-        self.delete(&blocks).await
-    }
-
-    async fn delete_in(
-        &self,
-        volume: &Arc<Volume>,
-        dead: Vec<(BlockId, Place)>,
-    ) -> Result<usize, BlockError> {
-        let _gate = self.deletes.read().await;
-        let checkpoint = self.checkpoint.load(Ordering::Relaxed);
-        let (writer, marks) = (volume.clone(), dead.clone());
-        let marked = self
-            .platform
-            .blocking(move || mark_dead(&writer, checkpoint, &marks))
-            .await?;
-        if let Some(ticket) = marked {
-            volume.sync_up_to(&self.platform, ticket).await?;
-        }
-        let mut gone = Vec::new();
-        {
-            let mut index = self.index_mut();
-            for (id, place) in dead {
-                if index.remove(&id, place) {
-                    volume.drop_live(place.len);
-                    gone.push(place);
-                }
-            }
-        }
-        self.changes.fetch_add(gone.len() as u64, Ordering::Relaxed);
-        let (writer, count) = (volume.clone(), gone.len());
-        let punch = move || {
-            gone.iter()
-                .for_each(|place| writer.punch(place.offset(), place.len))
-        };
-        self.platform.blocking(punch).await;
-        Ok(count)
-    }
-
-    async fn remove_spent(&self) -> Result<(), BlockError> {
-        let spent: Vec<u32> = {
-            let mut volumes = self.volumes_mut();
-            let spent: Vec<u32> = volumes
-                .iter()
-                .filter(|(_, v)| v.is_spent())
-                .map(|(number, _)| *number)
-                .collect();
-            spent.iter().for_each(|number| drop(volumes.remove(number)));
-            spent
-        };
-        if spent.is_empty() {
-            return Ok(());
-        }
-        let disk = self.platform.disk();
-        let remove = move || {
-            for number in spent {
-                disk.remove(&Volume::path(number))?;
-            }
-            disk.sync_dir(DIR)
-        };
-        self.platform
-            .blocking(remove)
-            .await
-            .map_err(io_error("remove a volume"))
     }
 
     /// Writes the index to disk, if it changed; called now and then, and before a clean stop.
@@ -545,19 +482,20 @@ impl BlockStore {
 }
 
 /// Says that a block is being written, until it is dropped.
-struct Busy<'a> {
-    store: &'a BlockStore,
+struct Busy {
+    store: Arc<BlockStore>,
     id: BlockId,
 }
 
-impl<'a> Busy<'a> {
-    fn enter(store: &'a BlockStore, id: BlockId) -> Result<Self, BlockError> {
+impl Busy {
+    fn enter(store: &Arc<BlockStore>, id: BlockId) -> Result<Self, BlockError> {
         if store
             .busy
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(id)
         {
+            let store = store.clone();
             Ok(Busy { store, id })
         } else {
             Err(BlockError::Busy(id))
@@ -565,7 +503,7 @@ impl<'a> Busy<'a> {
     }
 }
 
-impl Drop for Busy<'_> {
+impl Drop for Busy {
     fn drop(&mut self) {
         self.store
             .busy
@@ -650,7 +588,7 @@ impl Found {
         let Some(older) = self.index.insert(id, place) else {
             return;
         };
-        // Written twice, because the first writer's caller was gone before it was listed.
+        // Written twice, because the first write was not acknowledged.
         if let Some(volume) = self.volumes.get(&older.volume) {
             volume.drop_live(older.len);
             let _ = volume.mark_dead(older.offset());
@@ -727,25 +665,6 @@ fn read_record(
         hash: header.hash,
         data: Bytes::from(bytes).slice(HEADER_BYTES..),
     })
-}
-
-fn mark_dead(
-    volume: &Volume,
-    checkpoint: u64,
-    dead: &[(BlockId, Place)],
-) -> Result<Option<Ticket>, BlockError> {
-    volume
-        .touch(checkpoint)
-        .map_err(io_error("mark a volume as touched"))?;
-    let mut last = None;
-    for (_, place) in dead {
-        last = Some(
-            volume
-                .mark_dead(place.offset())
-                .map_err(io_error("mark a block dead"))?,
-        );
-    }
-    Ok(last)
 }
 
 fn io_error(what: &'static str) -> impl Fn(io::Error) -> BlockError {

@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::database::Database;
+use crate::failure::Failure;
 use crate::host::{Applied, GroupHost};
 use crate::types::Entry;
 
@@ -69,6 +70,7 @@ impl Applier {
         platform: Arc<dyn Platform>,
         database: Arc<Database>,
         on_checkpoint: Arc<dyn Fn() + Send + Sync>,
+        failure: Failure,
     ) -> (Self, JoinHandle<()>) {
         let (jobs, queue) = mpsc::channel(JOBS_MAX);
         let checkpoints = Arc::new(AtomicU64::new(0));
@@ -76,6 +78,7 @@ impl Applier {
             platform,
             database,
             on_checkpoint,
+            failure,
             hosts: Vec::new(),
             dirty_bytes: 0,
             checkpointed: Instant::now(),
@@ -163,6 +166,8 @@ struct Writer {
     platform: Arc<dyn Platform>,
     database: Arc<Database>,
     on_checkpoint: Arc<dyn Fn() + Send + Sync>,
+    /// Told when the database fails.
+    failure: Failure,
     /// Hosts with commits that no checkpoint covers.
     hosts: Vec<Arc<GroupHost>>,
     dirty_bytes: u64,
@@ -249,8 +254,16 @@ impl Writer {
         }
     }
 
+    /// A database that fails once is not to be trusted any more.
+    fn notice(&self, error: &StoreError) {
+        if let StoreError::Io(_) = error {
+            self.failure.set(|| error.to_string());
+        }
+    }
+
     /// Nothing of these jobs is committed. One group's bad entry must not stop the others: each goes alone.
     async fn failed(&mut self, jobs: Vec<ApplyJob>, error: &StoreError) {
+        self.notice(error);
         for job in &jobs {
             if let Err(error) = job.0.reload(&self.database) {
                 tracing::error!(group = %job.0.group, %error, "the group's state can't be read back");
@@ -280,7 +293,8 @@ impl Writer {
         match job {
             Job::Apply { .. } => unreachable!("applies are sorted out before"),
             Job::Checkpoint { reply } => {
-                let _ = reply.send(self.checkpoint().await);
+                let result = self.checkpoint().await;
+                let _ = reply.send(result.inspect_err(|error| self.notice(error)));
             }
             Job::Fill {
                 host,
@@ -301,7 +315,7 @@ impl Writer {
                         })
                     })
                     .await;
-                let _ = reply.send(result);
+                let _ = reply.send(result.inspect_err(|error| self.notice(error)));
             }
             Job::Install {
                 host,
@@ -309,11 +323,11 @@ impl Writer {
                 reply,
             } => {
                 let result = self.install(&host, applied).await;
-                let _ = reply.send(result);
+                let _ = reply.send(result.inspect_err(|error| self.notice(error)));
             }
             Job::RemoveStale { host, all, reply } => {
                 let result = self.remove_stale(&host, all).await;
-                let _ = reply.send(result);
+                let _ = reply.send(result.inspect_err(|error| self.notice(error)));
             }
         }
     }
@@ -366,6 +380,7 @@ impl Writer {
 
     async fn checkpoint_and_report(&mut self) {
         if let Err(error) = self.checkpoint().await {
+            self.notice(&error);
             tracing::error!(%error, "a checkpoint of the state database failed; the log keeps what it covers");
             self.checkpointed = Instant::now();
         }

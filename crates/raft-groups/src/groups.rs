@@ -18,6 +18,7 @@ use transport::{Service, Transport};
 
 use crate::applier::Applier;
 use crate::database::Database;
+use crate::failure::Failure;
 use crate::group::{Group, Miss};
 use crate::host::GroupHost;
 use crate::log_store::LogStore;
@@ -86,7 +87,7 @@ impl Options {
             // Small virtual machines stand still for a second now and then.
             election: Duration::from_secs(2),
             quiet_after: Duration::from_secs(2),
-            log_bytes_max: 256 << 20,
+            log_bytes_max: 128 << 20,
         }
     }
 }
@@ -110,6 +111,8 @@ pub struct RaftGroups {
     opening: tokio::sync::Mutex<()>,
     /// Shared by all groups; see [`SNAPSHOTS_MAX`].
     snapshots: Arc<Semaphore>,
+    /// See [`RaftGroups::until_failed`].
+    pub(crate) failure: Failure,
 }
 
 impl RaftGroups {
@@ -132,7 +135,13 @@ impl RaftGroups {
         let on_checkpoint = Arc::new(move || {
             checkpointed.send_replace(());
         });
-        let (applier, writer) = Applier::start(platform.clone(), database.clone(), on_checkpoint);
+        let failure = Failure::default();
+        let (applier, writer) = Applier::start(
+            platform.clone(),
+            database.clone(),
+            on_checkpoint,
+            failure.clone(),
+        );
         let groups = Arc::new(RaftGroups {
             config: Arc::new(config(&options)?),
             options,
@@ -149,6 +158,7 @@ impl RaftGroups {
             tasks: std::sync::Mutex::new(vec![writer]),
             opening: tokio::sync::Mutex::new(()),
             snapshots: Arc::new(Semaphore::new(SNAPSHOTS_MAX)),
+            failure,
         });
         let known = groups
             .database
@@ -191,10 +201,15 @@ impl RaftGroups {
         if let Some(group) = self.find(id) {
             return Ok(group);
         }
-        let host =
-            GroupHost::open(&self.database, id, self.machines.machine(id)).map_err(store_error)?;
+        let (database, machine) = (self.database.clone(), self.machines.machine(id));
+        let host = self
+            .platform
+            .blocking(move || GroupHost::open(&database, id, machine))
+            .await
+            .map_err(store_error)?;
         let host = Arc::new(host);
         let log = LogStore::new(self.wal.clone(), host.clone());
+        log.check_fits().map_err(GroupError::Store)?;
         let machine = GroupMachine {
             database: self.database.clone(),
             applier: self.applier.clone(),
@@ -215,7 +230,13 @@ impl RaftGroups {
         )
         .await
         .map_err(|error| GroupError::Store(format!("group {id} can't be opened: {error}")))?;
-        let group = Arc::new(Group::new(raft, host, log, self.database.clone()));
+        let group = Arc::new(Group::new(
+            raft,
+            host,
+            log,
+            self.database.clone(),
+            self.options.lease(),
+        ));
         self.stand_after_lease(group.clone());
         self.groups
             .write()
@@ -246,8 +267,9 @@ impl RaftGroups {
             tokio::time::sleep_until(from).await;
             group.raft.runtime_config().elect(true);
             if preferred && !voters.is_empty() && group.leader().is_none() {
-                // No use in waiting for the others' silence.
-                let _ = group.raft.trigger().elect(false).await;
+                // No use in waiting for the others' silence. Asked first: a leader may have been heard from just now, and
+                // it counts on the lease that this node gave it.
+                let _ = group.raft.trigger().elect(true).await;
             }
         }));
     }
@@ -301,6 +323,12 @@ impl RaftGroups {
         self.applier.checkpoints()
     }
 
+    /// Waits until this node can't go on: its state database failed, or a group stopped for another reason than its own
+    /// commands. Says why, in words. The process should end then: what its groups would do is up to the other nodes.
+    pub async fn until_failed(&self) -> String {
+        self.failure.until_set().await
+    }
+
     /// Stops all groups after a last checkpoint.
     pub async fn shutdown(&self) {
         for group in self.all() {
@@ -330,6 +358,13 @@ impl RaftGroups {
         let Some(group) = self.find(group) else {
             return Err(Miss::NotLeader(None));
         };
+        // Here, where it would get into the log, and not only where it came from: a peer may send anything.
+        check_len(command).map_err(Miss::Failed)?;
+        group
+            .host
+            .machine
+            .admit(command)
+            .map_err(|why| Miss::Failed(GroupError::NotAdmitted(why)))?;
         let mut entry = BytesMut::with_capacity(16 + command.len());
         entry.put_slice(&operation.0);
         entry.put_slice(command);
@@ -580,12 +615,7 @@ impl Groups for RaftGroups {
         command: Bytes,
         deadline: Duration,
     ) -> Result<Bytes, GroupError> {
-        if command.len() > COMMAND_BYTES_MAX {
-            return Err(GroupError::TooLarge {
-                len: command.len(),
-                max: COMMAND_BYTES_MAX,
-            });
-        }
+        check_len(&command)?;
         self.route(group, &Request::Propose(operation, command), deadline)
             .await
     }
@@ -613,6 +643,16 @@ enum Request {
     Query(Bytes, Freshness),
 }
 
+fn check_len(command: &Bytes) -> Result<(), GroupError> {
+    match command.len() <= COMMAND_BYTES_MAX {
+        true => Ok(()),
+        false => Err(GroupError::TooLarge {
+            len: command.len(),
+            max: COMMAND_BYTES_MAX,
+        }),
+    }
+}
+
 pub(crate) fn store_error(error: StoreError) -> GroupError {
     GroupError::Store(error.to_string())
 }
@@ -628,7 +668,9 @@ fn config(options: &Options) -> Result<Config, GroupError> {
         max_payload_entries: 512,
         max_append_entries: Some(512),
         snapshot_policy: SnapshotPolicy::LogsSinceLast(5_000),
-        max_in_snapshot_log_to_keep: 1_000,
+        // A follower that was away for some seconds under load is sent entries and no snapshot; what that costs is bounded
+        // by `log_bytes_max`.
+        max_in_snapshot_log_to_keep: 50_000,
         purge_batch_size: 256,
         api_channel_size: Some(4096),
         notification_channel_size: Some(4096),
@@ -645,3 +687,6 @@ fn config(options: &Options) -> Result<Config, GroupError> {
         .validate()
         .map_err(|error| GroupError::Store(format!("the raft timings are off: {error}")))
 }
+
+#[cfg(test)]
+mod tests;

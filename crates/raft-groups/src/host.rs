@@ -1,14 +1,19 @@
 //! One group's state on this node: its machine, which generation of keys is in force, and the results it keeps.
+//!
+//! Entries are applied in the order of the log, none is left out, none comes twice: an entry of another index than the
+//! next one is refused.
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use bytes::Bytes;
 use ids::{GroupId, OperationId};
 use openraft::EntryPayload;
 use openraft::entry::RaftEntry;
-use raft_machine::{Machine, StoreError};
+use raft_machine::{Batch, Machine, StoreError};
 
 use crate::codec;
 use crate::database::{Database, GroupRecord, Writing};
@@ -33,6 +38,8 @@ pub(crate) struct GroupHost {
     visible: RwLock<Applied>,
     /// The highest index that a checkpoint made durable, plus one; the log must keep everything from here on.
     durable_next: AtomicU64,
+    /// See [`GroupHost::is_machine_broken`].
+    machine_broken: AtomicBool,
 }
 
 struct HostState {
@@ -79,6 +86,7 @@ impl GroupHost {
             working: Mutex::new(state),
             visible,
             durable_next,
+            machine_broken: AtomicBool::new(false),
         })
     }
 
@@ -121,6 +129,19 @@ impl GroupHost {
         next_index(&self.visible.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// The log id of the last entry that is applied and visible to reads.
+    pub fn applied_id(&self) -> Option<LogId> {
+        self.visible
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .log_id
+    }
+
+    /// Whether the machine could not carry out an entry, though the store is well: this group stops, no other need.
+    pub fn is_machine_broken(&self) -> bool {
+        self.machine_broken.load(Ordering::Acquire)
+    }
+
     /// Applies entries in a commit in the making; returns a response for each. After a commit that worked
     /// [`GroupHost::publish`] must follow, after one that failed [`GroupHost::reload`].
     pub fn apply(
@@ -135,6 +156,14 @@ impl GroupHost {
             let mut batch = writing.batch(self.group, generation);
             for entry in entries {
                 let id = entry.log_id();
+                let expected = next_index(&state.applied);
+                if id.index != expected {
+                    return Err(StoreError::Damaged(format!(
+                        "entry {} of group {} comes where {expected} must: the log has a gap. Bring this node back empty \
+                         so that its peers fill it",
+                        id.index, self.group
+                    )));
+                }
                 let response = match &entry.payload {
                     EntryPayload::Blank => Bytes::new(),
                     EntryPayload::Membership(membership) => {
@@ -152,7 +181,7 @@ impl GroupHost {
                         let response = match state.results.get(&batch, operation)? {
                             Some(first) => first,
                             None => {
-                                let response = self.machine.apply(&mut batch, id.index, command)?;
+                                let response = self.carry_out(&mut batch, id.index, command)?;
                                 state
                                     .results
                                     .put(&mut batch, id.index, operation, &response)?;
@@ -170,6 +199,29 @@ impl GroupHost {
         Ok(responses)
     }
 
+    /// Lets the machine apply a command. A panic in there becomes an error: the writer goes on for the other groups.
+    fn carry_out(
+        &self,
+        batch: &mut dyn Batch,
+        index: u64,
+        command: &[u8],
+    ) -> Result<Vec<u8>, StoreError> {
+        // What a panic leaves half done is in the batch, which is thrown away.
+        let applied = catch_unwind(AssertUnwindSafe(|| {
+            self.machine.apply(batch, index, command)
+        }));
+        let applied = applied.unwrap_or_else(|panic| {
+            Err(StoreError::Damaged(format!(
+                "the machine panicked at entry {index}: {}",
+                in_words(panic.as_ref())
+            )))
+        });
+        if let Err(StoreError::Damaged(_) | StoreError::Newer { .. }) = &applied {
+            self.machine_broken.store(true, Ordering::Release);
+        }
+        applied
+    }
+
     /// Puts a received generation into force.
     pub fn install(&self, writing: &mut Writing<'_>, applied: &Applied) -> Result<(), StoreError> {
         writing.set_group(self.group, &record(applied))
@@ -183,6 +235,12 @@ impl GroupHost {
     }
 }
 
+fn in_words(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("without words")
+}
+
 fn record(applied: &Applied) -> GroupRecord {
     GroupRecord {
         generation: applied.generation,
@@ -192,4 +250,81 @@ fn record(applied: &Applied) -> GroupRecord {
 
 fn next_index(applied: &Applied) -> u64 {
     applied.log_id.as_ref().map_or(0, |id| id.index + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::Membership;
+    use testkit::sim::SimDisk;
+
+    use super::*;
+    use crate::testing::{Echo, log_id};
+    use crate::types::Command;
+
+    const GROUP: GroupId = GroupId(3);
+
+    fn command(index: u64, command: &[u8]) -> Entry {
+        let mut bytes = u128::from(index).to_be_bytes().to_vec();
+        bytes.extend_from_slice(command);
+        let payload = EntryPayload::Normal(Command(bytes.into()));
+        <Entry as RaftEntry>::new(log_id(1, index), payload)
+    }
+
+    fn membership(index: u64) -> Entry {
+        let nodes: std::collections::BTreeMap<u64, ()> = [(1, ())].into();
+        let membership = Membership::new(vec![[1].into()], nodes).unwrap();
+        <Entry as RaftEntry>::new(log_id(1, index), EntryPayload::Membership(membership))
+    }
+
+    fn apply(
+        host: &GroupHost,
+        database: &Database,
+        entries: &[Entry],
+    ) -> Result<Vec<Bytes>, StoreError> {
+        let applied = database.write(|writing| host.apply(writing, entries));
+        match &applied {
+            Ok(_) => host.publish(),
+            Err(_) => host.reload(database).unwrap(),
+        }
+        applied
+    }
+
+    fn opened() -> (Database, GroupHost) {
+        let database = Database::open(&SimDisk::new(), 1 << 20).unwrap();
+        let host = GroupHost::open(&database, GROUP, Arc::new(Echo)).unwrap();
+        (database, host)
+    }
+
+    #[test]
+    fn entries_are_applied_without_gap_and_once() {
+        let (database, host) = opened();
+        assert!(apply(&host, &database, &[command(1, b"early")]).is_err());
+        let begin = [membership(0), command(1, b"one")];
+        apply(&host, &database, &begin).unwrap();
+        assert_eq!(host.applied_id(), Some(log_id(1, 1)));
+        for wrong in [1, 3] {
+            let error = apply(&host, &database, &[command(wrong, b"wrong")]).unwrap_err();
+            assert!(error.to_string().contains("gap"), "{error}");
+        }
+        let both = [command(2, b"two"), command(4, b"four")];
+        assert!(apply(&host, &database, &both).is_err());
+        assert_eq!(host.applied_next(), 2);
+        assert_eq!(
+            apply(&host, &database, &[command(2, b"two")]).unwrap(),
+            ["two"]
+        );
+        assert!(!host.is_machine_broken());
+    }
+
+    #[test]
+    fn a_machine_that_panics_applies_nothing() {
+        let (database, host) = opened();
+        apply(&host, &database, &[membership(0)]).unwrap();
+        let error = apply(&host, &database, &[command(1, Echo::PANIC)]).unwrap_err();
+        assert!(error.to_string().contains("panicked at entry 1"), "{error}");
+        assert!(host.is_machine_broken());
+        assert_eq!(host.applied_next(), 1);
+        let after = apply(&host, &database, &[command(1, b"after")]);
+        assert_eq!(after.unwrap(), ["after"]);
+    }
 }

@@ -9,8 +9,10 @@
 //! Invariants:
 //! - a proposal is answered after a majority has it on disk and this node has applied it;
 //! - the log keeps every entry that the database does not hold durably;
-//! - a linearizable query is answered by a leader that a majority has confirmed, or by a follower up to such a leader's
-//!   commit index;
+//! - a linearizable query is answered by a leader that a majority has confirmed (at most a lease ago), or by a follower up
+//!   to what such a leader has applied;
+//! - what a peer proposes is checked by the leader before it gets into the log, and no entry stops more than its own group;
+//! - log and database of a group fit without a gap: where they don't, the node says so and does not start;
 //! - a node that just started votes for nobody until a lease has passed;
 //! - idle groups send nothing and have no timers (`sleep.rs`).
 //!
@@ -20,6 +22,7 @@
 mod applier;
 mod codec;
 mod database;
+mod failure;
 mod group;
 mod groups;
 mod host;
@@ -32,6 +35,8 @@ mod runtime;
 mod service;
 mod sleep;
 mod status;
+#[cfg(test)]
+mod testing;
 mod types;
 mod upkeep;
 mod wire;

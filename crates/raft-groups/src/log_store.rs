@@ -2,10 +2,12 @@
 //!
 //! The log must keep every entry that the database has not durably applied: a purge that openraft asks for is held back
 //! until a checkpoint covers it (see [`LogStore::purge_covered`]).
+//!
+//! Reads give every entry that the log holds in the asked range: one that is missing there is an error, never left out.
 
 use std::fmt::Debug;
 use std::io;
-use std::ops::{Bound, RangeBounds};
+use std::ops::{Bound, Range, RangeBounds};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -80,16 +82,71 @@ impl LogStore {
         wait(synced).await
     }
 
-    async fn read(&self, from: u64, to: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
+    /// Says in words why the log here can't go on from what the database has applied; asked before the group is opened.
+    pub fn check_fits(&self) -> Result<(), String> {
+        let (group, applied_next) = (self.group(), self.host.applied_next());
+        let Some(state) = self.wal.group(group) else {
+            return match applied_next {
+                0 => Ok(()),
+                _ => Err(format!(
+                    "the database has applied group {group} up to entry {}, but the write-ahead log does not know the \
+                     group: the log's files were lost or come from another node. Bring this node back empty so that its \
+                     peers fill it",
+                    applied_next - 1
+                )),
+            };
+        };
+        match state.first <= applied_next {
+            true => Ok(()),
+            false => Err(format!(
+                "the write-ahead log of group {group} begins at entry {}, but the database has applied only those \
+                 before {applied_next}: it was lost or is an older copy. Bring this node back empty so that its peers \
+                 fill it",
+                state.first
+            )),
+        }
+    }
+
+    /// The part of a range that the log holds; what was purged or never appended may be asked for.
+    fn held(&self, from: u64, to: u64) -> Range<u64> {
+        let held = self.wal.group(self.group());
+        held.map_or(0..0, |state| from.max(state.first)..to.min(state.next))
+    }
+
+    /// Reads the beginning of a range, without a gap: at least one entry, unless the range is empty.
+    async fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<Entry>> {
+        if range.is_empty() {
+            return Ok(Vec::new());
+        }
         let rows = self
             .wal
-            .read(self.group(), from..to, bytes_max)
+            .read(self.group(), range.clone(), bytes_max)
             .await
             .map_err(wal_failed)?;
-        rows.into_iter()
+        let entries = rows
+            .into_iter()
             .map(|(_, bytes)| codec::decode_entry(bytes).map_err(store_failed))
-            .collect()
+            .collect::<io::Result<Vec<Entry>>>()?;
+        check_whole(self.group(), range.start, &entries)?;
+        Ok(entries)
     }
+}
+
+/// Refuses entries that are not those from `from` on, or none.
+fn check_whole(group: GroupId, from: u64, entries: &[Entry]) -> io::Result<()> {
+    let missing = |index: u64| {
+        let words = format!("the write-ahead log lacks entry {index} of group {group}");
+        Err(io::Error::other(words))
+    };
+    if entries.is_empty() {
+        return missing(from);
+    }
+    for (expected, entry) in (from..).zip(entries) {
+        if entry.log_id.index != expected {
+            return missing(expected);
+        }
+    }
+    Ok(())
 }
 
 type Synced = oneshot::Receiver<Result<(), WalError>>;
@@ -114,7 +171,7 @@ impl RaftLogReader<Types> for LogStore {
         &mut self,
         range: RB,
     ) -> Result<Vec<Entry>, io::Error> {
-        let mut from = match range.start_bound() {
+        let from = match range.start_bound() {
             Bound::Included(from) => *from,
             Bound::Excluded(before) => before + 1,
             Bound::Unbounded => 0,
@@ -124,11 +181,11 @@ impl RaftLogReader<Types> for LogStore {
             Bound::Excluded(to) => *to,
             Bound::Unbounded => u64::MAX,
         };
+        let mut held = self.held(from, to);
         let mut entries = Vec::new();
-        while from < to {
-            let more = self.read(from, to, READ_BYTES_MAX).await?;
-            let Some(last) = more.last() else { break };
-            from = last.log_id.index + 1;
+        while !held.is_empty() {
+            let more = self.read(held.clone(), READ_BYTES_MAX).await?;
+            held.start += more.len() as u64;
             entries.extend(more);
         }
         Ok(entries)
@@ -139,7 +196,16 @@ impl RaftLogReader<Types> for LogStore {
         start: u64,
         end: u64,
     ) -> Result<Vec<Entry>, io::Error> {
-        self.read(start, end, READ_BYTES_MAX).await
+        let held = self.held(start, end);
+        if held.start != start {
+            // Purged meanwhile. What comes after must not be sent as if it came at `start`; nothing is as good as a heartbeat.
+            return Ok(Vec::new());
+        }
+        match self.read(held.clone(), READ_BYTES_MAX).await {
+            // So with what was truncated or purged just now: then nobody waits for these entries any more.
+            Err(_) if self.held(start, end) != held => Ok(Vec::new()),
+            read => read,
+        }
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
@@ -162,7 +228,7 @@ impl RaftLogStorage<Types> for LogStore {
         };
         let last = match state.next.checked_sub(1) {
             Some(last) if state.next > state.first => self
-                .read(last, last + 1, 1)
+                .read(last..last + 1, 1)
                 .await?
                 .first()
                 .map(|entry| entry.log_id()),
@@ -219,5 +285,34 @@ impl RaftLogStorage<Types> for LogStore {
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
         self.purge_or_hold(log_id).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::EntryPayload;
+
+    use super::*;
+    use crate::testing::log_id;
+
+    fn entries(indices: &[u64]) -> Vec<Entry> {
+        let blank = |index: &u64| <Entry as RaftEntry>::new(log_id(1, *index), EntryPayload::Blank);
+        indices.iter().map(blank).collect()
+    }
+
+    #[test]
+    fn a_gap_is_never_read_over() {
+        let check = |from, indices: &[u64]| check_whole(GroupId(7), from, &entries(indices));
+        assert!(check(5, &[5, 6, 7]).is_ok());
+        let gaps: [(&[u64], &str); 4] = [
+            (&[], "entry 5"),
+            (&[6, 7], "entry 5"),
+            (&[5, 7], "entry 6"),
+            (&[5, 5], "entry 6"),
+        ];
+        for (indices, lacks) in gaps {
+            let error = check(5, indices).unwrap_err().to_string();
+            assert!(error.contains(lacks), "{error}");
+        }
     }
 }

@@ -27,6 +27,10 @@ const APPEND_LIMIT: Duration = Duration::from_secs(3);
 pub(crate) const SNAPSHOTS_MAX: usize = 4;
 const SNAPSHOT_CHUNK_BYTES: usize = 512 << 10;
 const SNAPSHOT_CHUNK_ROWS: usize = 4096;
+/// A chunk of a snapshot must be taken within this time.
+const SNAPSHOT_CHUNK_LIMIT: Duration = Duration::from_secs(30);
+/// And all of it be in force this long after its last chunk.
+const SNAPSHOT_ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
 /// Makes [`Peer`]s for one group.
 #[derive(Clone)]
@@ -64,6 +68,20 @@ fn unreachable(error: TransportError) -> RPCError<Types> {
 
 fn damaged(error: StoreError) -> RPCError<Types> {
     RPCError::Network(NetworkError::new(&error))
+}
+
+/// A step of a transfer that takes too long has failed.
+async fn within<T>(
+    limit: Duration,
+    step: impl Future<Output = std::io::Result<T>>,
+) -> Result<T, StreamingError<Types>> {
+    let late = || {
+        let words = format!("the receiver did not go on within {limit:?}");
+        std::io::Error::new(std::io::ErrorKind::TimedOut, words)
+    };
+    let done = tokio::time::timeout(limit, step).await;
+    done.unwrap_or_else(|_| Err(late()))
+        .map_err(|error| StreamingError::Network(NetworkError::new(&error)))
 }
 
 impl Peer {
@@ -119,15 +137,12 @@ impl Peer {
             let Some((last, _)) = rows.last() else { break };
             // The smallest key after the last one.
             from = [last.as_ref(), &[0]].concat().into();
-            wire::write_rows(&mut stream, &rows).await.map_err(broken)?;
+            within(SNAPSHOT_CHUNK_LIMIT, wire::write_rows(&mut stream, &rows)).await?;
         }
-        wire::write_end(&mut stream).await.map_err(broken)?;
+        within(SNAPSHOT_CHUNK_LIMIT, wire::write_end(&mut stream)).await?;
         let mut answer = Vec::new();
-        stream
-            .take(64)
-            .read_to_end(&mut answer)
-            .await
-            .map_err(broken)?;
+        let mut stream = stream.take(64);
+        within(SNAPSHOT_ANSWER_LIMIT, stream.read_to_end(&mut answer)).await?;
         wire::read_vote_bytes(&answer).map_err(|error| broken(std::io::Error::other(error)))
     }
 }
@@ -214,5 +229,23 @@ impl RaftNetworkV2<Types> for Peer {
         )
         .await?;
         Ok(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_receiver_that_takes_nothing_is_given_up() {
+        let (mut out, into) = tokio::io::duplex(16);
+        let row = (Bytes::from_static(b"key"), Bytes::from(vec![7; 100]));
+        let sent = within(
+            SNAPSHOT_CHUNK_LIMIT,
+            wire::write_rows(&mut out, std::slice::from_ref(&row)),
+        );
+        let error = sent.await.unwrap_err();
+        assert!(matches!(error, StreamingError::Network(_)), "{error}");
+        drop(into);
     }
 }

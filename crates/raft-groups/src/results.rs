@@ -1,25 +1,39 @@
 //! The results of a group's last proposals, so that a repeated operation id gets the first result.
 //!
 //! Results live in the group's state (keys `0xFF r index`), in the order of the log, so all replicas agree on what is
-//! still known; the map from operation id to index is only an index over them, rebuilt when the group is opened or gets a
+//! still known; the map from operation to index is only an index over them, rebuilt when the group is opened or gets a
 //! snapshot. A repeat that comes after [`RESULTS_KEPT`] other proposals is taken for a new one: callers give up long
-//! before.
+//! before. Large results are forgotten sooner: [`RESULT_BYTES_KEPT`] bounds their bytes.
+//!
+//! The map knows the first 8 bytes of an operation id, the row has them all. Of two kept operations that share them
+//! only the later is found, on every replica alike.
 
-use std::collections::BTreeMap;
+use std::collections::{HashMap, VecDeque};
 use std::ops::ControlFlow;
 
 use ids::OperationId;
 use raft_machine::{Batch, StoreError, View};
 
 /// How many results a group keeps.
-pub const RESULTS_KEPT: u64 = 65_536;
+pub const RESULTS_KEPT: u64 = 16_384;
+/// How many bytes of results a group keeps, besides the newest.
+pub const RESULT_BYTES_KEPT: u64 = 8 << 20;
 const PREFIX: [u8; 2] = [0xFF, b'r'];
 
 /// Which operations have results, and where.
 #[derive(Debug, Default)]
 pub(crate) struct Results {
-    index_of: BTreeMap<OperationId, u64>,
-    by_index: BTreeMap<u64, OperationId>,
+    /// The first bytes of an operation id to the index of its row.
+    index_of: HashMap<u64, u64>,
+    oldest_first: VecDeque<Row>,
+    bytes: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    index: u64,
+    operation: u64,
+    len: u32,
 }
 
 fn key(index: u64) -> [u8; 10] {
@@ -27,6 +41,12 @@ fn key(index: u64) -> [u8; 10] {
     out[..2].copy_from_slice(&PREFIX);
     out[2..].copy_from_slice(&index.to_be_bytes());
     out
+}
+
+fn first_bytes(operation: &[u8; 16]) -> u64 {
+    let mut out = [0; 8];
+    out.copy_from_slice(&operation[..8]);
+    u64::from_be_bytes(out)
 }
 
 impl Results {
@@ -39,8 +59,7 @@ impl Results {
             let operation = value.first_chunk::<16>();
             match (index, operation) {
                 (Ok(index), Some(operation)) => {
-                    results.index_of.insert(OperationId(*operation), index);
-                    results.by_index.insert(index, OperationId(*operation));
+                    results.note(index, operation, value.len());
                     ControlFlow::Continue(())
                 }
                 _ => {
@@ -61,11 +80,14 @@ impl Results {
         view: &dyn View,
         operation: OperationId,
     ) -> Result<Option<Vec<u8>>, StoreError> {
-        let Some(index) = self.index_of.get(&operation) else {
+        let Some(index) = self.index_of.get(&first_bytes(&operation.0)) else {
             return Ok(None);
         };
         let value = view.get(&key(*index))?;
-        Ok(value.map(|value| value[16..].to_vec()))
+        let result = value
+            .as_deref()
+            .and_then(|value| value.strip_prefix(&operation.0[..]));
+        Ok(result.map(<[u8]>::to_vec))
     }
 
     /// Keeps a result and lets go of the oldest.
@@ -79,16 +101,36 @@ impl Results {
         let mut value = operation.0.to_vec();
         value.extend_from_slice(result);
         batch.put(&key(index), &value)?;
-        self.index_of.insert(operation, index);
-        self.by_index.insert(index, operation);
-        while let Some((&oldest, &operation)) = self.by_index.first_key_value()
-            && oldest + RESULTS_KEPT <= index
+        self.note(index, &operation.0, value.len());
+        while let Some(oldest) = self.oldest_first.front().copied()
+            && oldest.index != index
+            && (oldest.index + RESULTS_KEPT <= index || self.bytes > RESULT_BYTES_KEPT)
         {
-            batch.delete(&key(oldest))?;
-            self.by_index.remove(&oldest);
-            self.index_of.remove(&operation);
+            batch.delete(&key(oldest.index))?;
+            self.forget_oldest();
         }
         Ok(())
+    }
+
+    fn note(&mut self, index: u64, operation: &[u8; 16], len: usize) {
+        let row = Row {
+            index,
+            operation: first_bytes(operation),
+            len: u32::try_from(len).unwrap_or(u32::MAX),
+        };
+        self.index_of.insert(row.operation, index);
+        self.oldest_first.push_back(row);
+        self.bytes += u64::from(row.len);
+    }
+
+    fn forget_oldest(&mut self) {
+        let Some(row) = self.oldest_first.pop_front() else {
+            return;
+        };
+        self.bytes -= u64::from(row.len);
+        if self.index_of.get(&row.operation) == Some(&row.index) {
+            self.index_of.remove(&row.operation);
+        }
     }
 }
 
@@ -98,22 +140,65 @@ mod tests {
 
     use super::*;
 
+    fn operation(n: u64) -> OperationId {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&n.to_be_bytes());
+        OperationId(bytes)
+    }
+
     #[test]
     fn results_are_found_after_a_reload_and_forgotten_in_order() {
         let mut store = MemoryStore::default();
         let mut results = Results::default();
-        let operation = |n: u64| OperationId(u128::from(n).to_be_bytes());
         for index in 1..=RESULTS_KEPT + 10 {
             results
                 .put(&mut store, index, operation(index), &index.to_le_bytes())
                 .unwrap();
         }
-        let results = Results::load(&store).unwrap();
-        assert_eq!(results.get(&store, operation(10)).unwrap(), None);
-        assert_eq!(
-            results.get(&store, operation(11)).unwrap(),
-            Some(11_u64.to_le_bytes().to_vec())
-        );
+        for results in [Results::load(&store).unwrap(), results] {
+            assert_eq!(results.get(&store, operation(10)).unwrap(), None);
+            assert_eq!(
+                results.get(&store, operation(11)).unwrap(),
+                Some(11_u64.to_le_bytes().to_vec())
+            );
+            assert_eq!(results.index_of.len() as u64, RESULTS_KEPT);
+        }
         assert_eq!(store.len() as u64, RESULTS_KEPT);
+    }
+
+    #[test]
+    fn the_bytes_of_results_are_bounded() {
+        let mut store = MemoryStore::default();
+        let mut results = Results::default();
+        let large = vec![7; 1 << 20];
+        for index in 1..=20 {
+            results
+                .put(&mut store, index, operation(index), &large)
+                .unwrap();
+        }
+        assert_eq!(store.len(), 7);
+        assert_eq!(results.get(&store, operation(13)).unwrap(), None);
+        assert_eq!(results.get(&store, operation(14)).unwrap(), Some(large));
+        let loaded = Results::load(&store).unwrap();
+        assert_eq!(loaded.bytes, results.bytes);
+        let huge = vec![7; RESULT_BYTES_KEPT as usize + 1];
+        results.put(&mut store, 21, operation(21), &huge).unwrap();
+        assert_eq!(store.len(), 1);
+        assert_eq!(results.get(&store, operation(21)).unwrap(), Some(huge));
+    }
+
+    #[test]
+    fn operations_that_begin_alike_are_not_taken_for_each_other() {
+        let mut store = MemoryStore::default();
+        let mut results = Results::default();
+        let (one, mut other) = (operation(1), operation(1));
+        other.0[15] = 1;
+        results.put(&mut store, 1, one, b"one").unwrap();
+        assert_eq!(results.get(&store, other).unwrap(), None);
+        results.put(&mut store, 2, other, b"other").unwrap();
+        for results in [Results::load(&store).unwrap(), results] {
+            assert_eq!(results.get(&store, one).unwrap(), None);
+            assert_eq!(results.get(&store, other).unwrap(), Some(b"other".to_vec()));
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Serves the peers of this node's groups: Raft's messages, snapshots, forwarded proposals and queries.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -8,6 +9,7 @@ use ids::NodeId;
 use openraft::storage::SnapshotMeta;
 use raft_machine::StoreError;
 use tokio::io::{AsyncWriteExt, BufReader};
+use tokio::time::{Instant, sleep_until, timeout};
 use transport::{BulkStream, Handler, Refusal, Service};
 
 use crate::group::Group;
@@ -17,6 +19,8 @@ use crate::types::Vote;
 use crate::{codec, message, wire};
 
 const FILL_BYTES: usize = 512 << 10;
+/// The next [`FILL_BYTES`] of a snapshot must be here within this time.
+const FILL_LIMIT: Duration = Duration::from_secs(30);
 
 /// Registers the handlers; they end with `groups`.
 pub(crate) fn serve(groups: &Arc<RaftGroups>) {
@@ -59,7 +63,7 @@ impl RaftHandler {
     async fn vote(&self, kind: u8, body: &[u8]) -> Result<Bytes, Refusal> {
         let (id, request) = wire::read_vote_call(body).map_err(refuse)?;
         let group = self.group(id)?;
-        self.may_vote(request.leadership_transfer)?;
+        self.may_vote(request.leadership_transfer).await?;
         group.wake();
         let response = match kind {
             wire::PRE_VOTE => group.raft.pre_vote(request).await,
@@ -69,14 +73,24 @@ impl RaftHandler {
     }
 
     /// A node that just started may have confirmed a leader in its last run: it must not help to replace it before that
-    /// leader's lease has run out.
-    fn may_vote(&self, transfer: bool) -> Result<(), Refusal> {
-        let groups = self.0.upgrade().ok_or_else(|| refuse("the node stops"))?;
-        if !transfer && groups.started.elapsed() < groups.options.lease() {
+    /// leader's lease has run out. A candidate that comes a little too early is kept waiting: refused, it would try again
+    /// only after another election timeout. It waits for an answer as long as such a timeout is at least.
+    async fn may_vote(&self, transfer: bool) -> Result<(), Refusal> {
+        let (lease_end, patience) = {
+            let groups = self.0.upgrade().ok_or_else(|| refuse("the node stops"))?;
+            let options = &groups.options;
+            (groups.started + options.lease(), options.election * 3 / 4)
+        };
+        let rest = lease_end.saturating_duration_since(Instant::now());
+        if transfer || rest.is_zero() {
+            return Ok(());
+        }
+        if rest >= patience {
             return Err(refuse(
                 "started a moment ago: no votes before a lease has passed",
             ));
         }
+        sleep_until(lease_end).await;
         Ok(())
     }
 
@@ -103,23 +117,18 @@ impl RaftHandler {
             .await
             .map_err(refuse)?;
         let mut reader = BufReader::with_capacity(64 << 10, stream);
-        let mut rows = Vec::new();
-        let mut bytes = 0;
-        while let Some((key, value)) = wire::read_row(&mut reader).await.map_err(refuse)? {
-            bytes += key.len() + value.len();
-            rows.push((key, value));
-            if bytes >= FILL_BYTES {
-                applier
-                    .fill(host.clone(), generation, std::mem::take(&mut rows))
-                    .await
-                    .map_err(refuse)?;
-                bytes = 0;
+        loop {
+            let read = timeout(FILL_LIMIT, wire::read_rows(&mut reader, FILL_BYTES)).await;
+            let read = read.map_err(|_| refuse("the sender fell silent"))?;
+            let (rows, more) = read.map_err(refuse)?;
+            applier
+                .fill(host.clone(), generation, rows)
+                .await
+                .map_err(refuse)?;
+            if !more {
+                break;
             }
         }
-        applier
-            .fill(host.clone(), generation, rows)
-            .await
-            .map_err(refuse)?;
         let snapshot = Snapshot {
             meta: SnapshotMeta {
                 last_log_id,
@@ -184,5 +193,29 @@ impl Handler for RaftHandler {
             }
             Err(error) => tracing::warn!(node = %from, %error, "a snapshot was not taken"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use testkit::sim::{SimDisk, block_on};
+
+    use super::*;
+    use crate::testing;
+
+    #[test]
+    fn a_vote_that_comes_a_little_early_waits_for_the_end_of_the_lease() {
+        block_on(async {
+            let groups = testing::start(SimDisk::new()).await.unwrap();
+            let handler = RaftHandler(Arc::downgrade(&groups));
+            let lease_end = groups.started + groups.options.lease();
+            assert!(handler.may_vote(false).await.is_err());
+            assert!(Instant::now() < lease_end, "a refusal does not wait");
+            assert!(handler.may_vote(true).await.is_ok());
+            assert!(Instant::now() < lease_end, "a transfer does not wait");
+            sleep_until(lease_end - Duration::from_secs(1)).await;
+            assert!(handler.may_vote(false).await.is_ok());
+            assert!(Instant::now() >= lease_end);
+        });
     }
 }

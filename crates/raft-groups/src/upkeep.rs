@@ -13,7 +13,8 @@ use bytes::Bytes;
 use ids::{GroupId, Incarnation, NodeId};
 use membership::liveness::{self, Detector, Event};
 use membership::plan::{self, Current, Step, Wanted};
-use openraft::{ChangeMembers, Instant};
+use openraft::{ChangeMembers, Instant, RaftMetrics};
+use raft_machine::{decode, encode};
 use tokio::task::{JoinHandle, JoinSet};
 use transport::{Handler, Refusal, Service};
 
@@ -21,7 +22,10 @@ use crate::group::Group;
 use crate::groups::RaftGroups;
 use crate::message::{Ask, Idle, Told};
 use crate::sleep::{self, Facts};
+use crate::types::Types;
 
+/// Version of a sign of life.
+const FORMAT: u8 = 1;
 const BEAT: Duration = Duration::from_millis(200);
 const BEATS_PER_CHORE: u64 = 5;
 const ASK_LIMIT: Duration = Duration::from_secs(2);
@@ -42,7 +46,7 @@ struct Alive(Incarnation);
 #[async_trait]
 impl Handler for Alive {
     async fn call(&self, _: NodeId, _: Bytes) -> Result<Bytes, Refusal> {
-        Ok(Bytes::copy_from_slice(&self.0.0))
+        Ok(encode(FORMAT, &self.0).into())
     }
 }
 
@@ -87,6 +91,7 @@ async fn run(groups: Weak<RaftGroups>) {
             react(&groups, &event);
         }
         wake_orphans(&groups, &detector);
+        notice_stops(&groups);
         if beats.is_multiple_of(BEATS_PER_CHORE) && chores.is_finished() {
             // Beside the beat: a chore may wait for a node that does not answer.
             chores = tokio::spawn(async move {
@@ -108,9 +113,9 @@ async fn ping(
         .call(node, Service::LIVENESS, Bytes::new(), ASK_LIMIT)
         .await;
     if let Ok(body) = answer
-        && let Ok(bytes) = <[u8; 16]>::try_from(body.as_ref())
+        && let Ok(incarnation) = decode("a sign of life", FORMAT, &body)
     {
-        let _ = heard.send((node, Incarnation(bytes))).await;
+        let _ = heard.send((node, incarnation)).await;
     }
     node
 }
@@ -142,6 +147,20 @@ fn wake_orphans(groups: &RaftGroups, detector: &Detector) {
         let led = |leader: NodeId| detector.is_trusted(leader);
         if group.is_quiet() && !group.leads() && !group.leader().is_some_and(led) {
             group.wake();
+        }
+    }
+}
+
+/// A group that stopped here through no fault of its own commands means that this node is not well.
+fn notice_stops(groups: &RaftGroups) {
+    for group in groups.all() {
+        let Some(why) = group.failure() else {
+            continue;
+        };
+        group.log_stop(&why);
+        if !group.host.is_machine_broken() {
+            let words = || format!("group {} stopped on this node: {why}", group.id);
+            groups.failure.set(words);
         }
     }
 }
@@ -248,6 +267,8 @@ async fn put_to_sleep(groups: &RaftGroups) {
 const LAG_MAX: u64 = 1_000;
 /// And it confirmed the leader within this time.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
+/// The lead goes only to a member that lacks no more than this: nobody can write before it has the rest.
+const TRANSFER_LAG_MAX: u64 = 32;
 
 fn current(group: &Group) -> Option<Current> {
     let metrics = group.metrics();
@@ -282,7 +303,18 @@ fn next_step(groups: &RaftGroups, group: &Group) -> Step {
         voters,
         learners: groups.directory.learners(group.id),
     };
-    current(group).map_or(Step::Nothing, |current| plan::next_step(&current, &wanted))
+    let step = current(group).map_or(Step::Nothing, |current| plan::next_step(&current, &wanted));
+    match step {
+        Step::TransferLeader(to) if !may_take_the_lead(&group.metrics(), to) => Step::Nothing,
+        step => step,
+    }
+}
+
+fn may_take_the_lead(metrics: &RaftMetrics<Types>, to: NodeId) -> bool {
+    let last = metrics.last_log_index.unwrap_or(0);
+    let replication = metrics.replication.as_ref();
+    let at = replication.and_then(|replication| replication.get(&to.0).copied().flatten());
+    at.is_some_and(|id| id.index + TRANSFER_LAG_MAX >= last)
 }
 
 /// Takes the groups that this node leads one step towards the placement.
@@ -342,20 +374,22 @@ async fn take_step(group: &Group, step: Step) -> Result<(), String> {
                 .map(drop)
                 .map_err(|error| text(&error))
         }
-        Step::TransferLeader(to) => raft
-            .trigger()
-            .transfer_leader(to.0)
+        Step::TransferLeader(to) => group
+            .transfer_leader(to)
             .await
             .map_err(|error| text(&error)),
     }
 }
 
-/// Keeps the log within its bound: groups that pin old segments let go of what the database covers.
+/// Keeps the log within its bound: groups that pin the older half of its segments let go of what stands there, as far as
+/// the database covers it. The newer half stays for followers that were away for a moment.
 async fn trim(groups: &RaftGroups) {
-    if groups.wal.stats().bytes <= groups.options.log_bytes_max {
+    let stats = groups.wal.stats();
+    if stats.bytes <= groups.options.log_bytes_max {
         return;
     }
-    let pinning = groups.wal.pinning(1);
+    let kept = usize::try_from(stats.segments / 2).unwrap_or(usize::MAX);
+    let pinning = groups.wal.pinning(kept);
     if pinning.is_empty() {
         return;
     }
@@ -363,12 +397,36 @@ async fn trim(groups: &RaftGroups) {
         tracing::error!(%error, "the log grows: no checkpoint");
         return;
     }
-    for (id, _) in pinning {
+    for (id, upto) in pinning {
         let Some(group) = groups.find(id) else {
             continue;
         };
-        if let Err(error) = group.trim().await {
+        if let Err(error) = group.trim(upto).await {
             tracing::warn!(group = %id, %error, "the log could not be trimmed");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::log_id;
+
+    #[test]
+    fn only_a_member_that_lacks_little_takes_the_lead() {
+        let mut metrics = RaftMetrics::<Types>::new_initial(1);
+        metrics.last_log_index = Some(100);
+        let to = NodeId(2);
+        assert!(!may_take_the_lead(&metrics, to), "nothing is known of it");
+        for (at, may) in [
+            (None, false),
+            (Some(67), false),
+            (Some(68), true),
+            (Some(100), true),
+        ] {
+            let at = at.map(|index| log_id(1, index));
+            metrics.replication = Some([(2, at)].into());
+            assert_eq!(may_take_the_lead(&metrics, to), may, "{at:?}");
         }
     }
 }

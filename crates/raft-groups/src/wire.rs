@@ -236,8 +236,25 @@ pub(crate) async fn write_end(stream: &mut (impl AsyncWrite + Unpin)) -> std::io
     stream.flush().await
 }
 
+/// Reads rows until they have `bytes_min`, and whether more may follow.
+pub(crate) async fn read_rows(
+    stream: &mut (impl AsyncRead + Unpin),
+    bytes_min: usize,
+) -> std::io::Result<(Vec<(Bytes, Bytes)>, bool)> {
+    let mut rows = Vec::new();
+    let mut bytes = 0;
+    while bytes < bytes_min {
+        let Some((key, value)) = read_row(stream).await? else {
+            return Ok((rows, false));
+        };
+        bytes += key.len() + value.len();
+        rows.push((key, value));
+    }
+    Ok((rows, true))
+}
+
 /// Reads the next row; `None` at the end that the sender wrote.
-pub(crate) async fn read_row(
+async fn read_row(
     stream: &mut (impl AsyncRead + Unpin),
 ) -> std::io::Result<Option<(Bytes, Bytes)>> {
     let too_long = || std::io::Error::other("a snapshot's row is too long");
@@ -254,4 +271,24 @@ pub(crate) async fn read_row(
     let mut row = row.freeze();
     let key = row.copy_to_bytes(key_len as usize);
     Ok(Some((key, row)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn rows_come_in_pieces_up_to_their_end() {
+        let row = |key: &'static str| (Bytes::from_static(key.as_bytes()), Bytes::from(vec![7; 9]));
+        let rows: Vec<(Bytes, Bytes)> = ["a", "b", "c"].map(row).into();
+        let (mut out, mut into) = tokio::io::duplex(1 << 10);
+        write_rows(&mut out, &rows).await.unwrap();
+        write_end(&mut out).await.unwrap();
+        let (first, more) = read_rows(&mut into, 20).await.unwrap();
+        assert_eq!((&first[..], more), (&rows[..2], true));
+        let (second, more) = read_rows(&mut into, 20).await.unwrap();
+        assert_eq!((&second[..], more), (&rows[2..], false));
+        drop(out);
+        assert!(read_rows(&mut into, 20).await.is_err());
+    }
 }

@@ -65,6 +65,13 @@ pub trait Batch: View {
 
 /// A deterministic state machine over one group's keys. Keys that start with byte 0xFF are the driver's.
 pub trait Machine: Send + Sync + 'static {
+    /// Whether a command may be proposed at all. Asked on the leader before the command gets into the log: what a machine
+    /// can't even read must not get there, since every replica would have to deal with it. Says why not, in words.
+    fn admit(&self, command: &[u8]) -> Result<(), String> {
+        let _ = command;
+        Ok(())
+    }
+
     /// Applies the command of the log entry `index`; returns the response for the proposer.
     fn apply(
         &self,
@@ -115,6 +122,9 @@ pub enum GroupError {
     /// The store of the node that answered failed.
     #[error("{0}")]
     Store(String),
+    /// The machine can't read the command; nothing was proposed.
+    #[error("the command was not proposed: {0}")]
+    NotAdmitted(String),
 }
 
 /// The largest command, in bytes.

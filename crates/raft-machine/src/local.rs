@@ -154,6 +154,10 @@ impl Groups for LocalGroups {
                 .get_mut(&group)
                 .ok_or_else(|| unavailable(group, "no such group on this node"))?;
             found.proposals += 1;
+            found
+                .machine
+                .admit(&command)
+                .map_err(GroupError::NotAdmitted)?;
             let lost = found.interrupted(&[Interruption::LoseProposal, Interruption::LoseResponse]);
             if lost == Some(Interruption::LoseProposal) {
                 return Err(unavailable(group, "the proposal was lost"));
@@ -205,6 +209,13 @@ mod tests {
     struct Tape;
 
     impl Machine for Tape {
+        fn admit(&self, command: &[u8]) -> Result<(), String> {
+            match command {
+                b"scratch" => Err("a scratch".into()),
+                _ => Ok(()),
+            }
+        }
+
         fn apply(
             &self,
             batch: &mut dyn Batch,
@@ -270,6 +281,14 @@ mod tests {
         assert!(propose(&groups, 1, b"a").is_err());
         assert_eq!(propose(&groups, 1, b"a").unwrap(), "a");
         assert_eq!(groups.index(GROUP), 1);
+    }
+
+    #[test]
+    fn what_the_machine_does_not_admit_is_not_applied() {
+        let groups = tape();
+        let error = propose(&groups, 1, b"scratch").unwrap_err();
+        assert_eq!(error, GroupError::NotAdmitted("a scratch".into()));
+        assert_eq!(groups.index(GROUP), 0);
     }
 
     #[test]

@@ -112,6 +112,18 @@ pub(crate) fn encode(out: &mut Vec<u8>, salt: u64, offset: u32, synced: u32, rec
     out.resize(out.len().next_multiple_of(8), 0);
 }
 
+/// Whether [`decode_head`] could give a head here, by what costs no checksum.
+pub(crate) fn may_be_head(bytes: &[u8], offset: u32) -> bool {
+    let Some(head) = bytes.first_chunk::<HEAD_LEN>() else {
+        return false;
+    };
+    head[8] == VERSION
+        && Kind::from_byte(head[9]).is_some()
+        && head[10..12] == [0, 0]
+        && u32_at(head, 4) as usize <= PAYLOAD_BYTES_MAX
+        && u32_at(head, 24) <= offset
+}
+
 /// Reads the head at the start of `bytes`, which stand at `offset` of the segment with this `salt`.
 pub(crate) fn decode_head(bytes: &[u8], salt: u64, offset: u32) -> Result<Head, Invalid> {
     let head: &[u8; HEAD_LEN] = bytes.first_chunk().ok_or(Invalid::Short)?;
@@ -228,6 +240,20 @@ mod tests {
         #[test]
         fn any_bytes_decode_without_harm(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = decode(&bytes, 0, 0);
+            prop_assert!(decode_head(&bytes, 0, 0).is_err() || may_be_head(&bytes, 0));
+        }
+
+        #[test]
+        fn a_head_is_never_ruled_out(payload in prop::collection::vec(any::<u8>(), 0..100), at in 0..1000u32) {
+            prop_assert!(may_be_head(&encoded(at * 8, &payload), at * 8));
+        }
+
+        #[test]
+        fn zeros_and_a_wrong_field_are_ruled_out_without_a_checksum(field in prop::sample::select(vec![7usize, 8, 9, 10, 11, 27])) {
+            let mut bytes = encoded(64, b"payload");
+            bytes[field] = 0xFF;
+            prop_assert!(!may_be_head(&bytes, 64));
+            prop_assert!(!may_be_head(&[0; HEAD_LEN], 64));
         }
     }
 

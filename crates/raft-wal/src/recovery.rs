@@ -247,11 +247,12 @@ pub(crate) fn damaged(path: &str, offset: u64, what: String) -> WalError {
     }
 }
 
-/// A record behind `at` that says that `at` was synced.
+/// A record behind `at` that says that `at` was synced. Most places are no record, and that shows without a checksum.
 fn witness(bytes: &[u8], salt: u64, at: usize) -> Option<usize> {
-    let says_so = |later: &usize| match record::decode_head(&bytes[*later..], salt, *later as u32) {
-        Ok(head) => head.synced as usize > at,
-        Err(_) => false,
+    let says_so = |later: &usize| {
+        let (head, offset) = (&bytes[*later..], *later as u32);
+        record::may_be_head(head, offset)
+            && record::decode_head(head, salt, offset).is_ok_and(|head| head.synced as usize > at)
     };
     (at.next_multiple_of(8)..bytes.len().saturating_sub(HEAD_LEN - 1))
         .step_by(8)

@@ -1,7 +1,7 @@
 //! The registry as a replicated state machine: bytes in, bytes out. The modules `apply` and `query` say what they do.
 //!
-//! A command that can't be read is refused as any other senseless command, with one exception: one
-//! of a newer format stops the node, because other replicas may well apply it.
+//! A command that can't be read is not admitted to the log. One that got there is refused as any other senseless command,
+//! with one exception: one of a newer format stops the group here, because other replicas may well apply it.
 
 use bytes::Bytes;
 use raft_machine::{Batch, Machine, StoreError, View, decode, encode};
@@ -34,6 +34,13 @@ impl RegistryMachine {
 }
 
 impl Machine for RegistryMachine {
+    fn admit(&self, command: &[u8]) -> Result<(), String> {
+        match decode::<Command>("registry command", COMMAND_FORMAT, command) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
     fn apply(
         &self,
         batch: &mut dyn Batch,
@@ -72,4 +79,40 @@ pub fn decode_response(bytes: &Bytes) -> Result<Response, StoreError> {
 /// Reads what [`RegistryMachine`] answered to a query.
 pub fn decode_answer(bytes: &Bytes) -> Result<Answer, StoreError> {
     decode("registry answer", QUERY_FORMAT, bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use raft_machine::memory::MemoryStore;
+
+    use super::*;
+
+    fn collect() -> Vec<u8> {
+        encode(COMMAND_FORMAT, &Command::Collect { now_ms: 1, max: 1 })
+    }
+
+    fn machine() -> RegistryMachine {
+        RegistryMachine::new(ChangeSignal::new(), RegistryOptions::default())
+    }
+
+    #[test]
+    fn what_is_no_command_is_neither_admitted_nor_a_failure() {
+        assert_eq!(machine().admit(&collect()), Ok(()));
+        let trailing = [&collect()[..], b"x"].concat();
+        let unreadable: [&[u8]; 3] = [b"", &[COMMAND_FORMAT, 0xFF], &trailing];
+        for garbage in unreadable {
+            assert!(machine().admit(garbage).is_err(), "{garbage:?}");
+            let mut store = MemoryStore::default();
+            let response = machine().apply(&mut store, 1, garbage).unwrap();
+            assert!(decode_response(&response.into()).unwrap().is_err());
+            assert!(store.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_newer_command_is_not_admitted() {
+        let mut newer = collect();
+        newer[0] = COMMAND_FORMAT + 1;
+        assert!(machine().admit(&newer).is_err());
+    }
 }

@@ -1,13 +1,14 @@
 //! The command line: what can be typed, and what runs for it.
 //!
-//! Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 misused, 3 not ready.
+//! Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 misused, 3 not ready;
+//! [`examples::SKERRY`] and docs/cli.md say so too.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use identity::Role;
 
 use crate::logs::LogFormat;
@@ -19,7 +20,9 @@ mod bucket;
 pub mod client;
 mod config;
 mod copy;
+mod documents;
 mod endpoint;
+mod examples;
 pub mod folder;
 mod object;
 mod place;
@@ -40,9 +43,7 @@ pub use show::variables;
     propagate_version = true,
     arg_required_else_help = true
 )]
-#[command(
-    after_help = "Examples:\n  skerry up                      start a site of one node in ./skerry-data or the default folder\n  skerry up --nodes 3            three processes on this machine form a site\n  eval \"$(skerry env)\"           let S3 clients find it\n  skerry status                  is everything well?"
-)]
+#[command(after_help = examples::SKERRY)]
 pub struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -51,14 +52,19 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Start a site on this machine and keep it running
+    #[command(after_help = examples::UP)]
     Up(UpArguments),
     /// Run one node (for systemd and the like)
+    #[command(after_help = examples::SERVER)]
     Server(ServerArguments),
     /// Make this machine a server of an existing site, with a token
+    #[command(after_help = examples::JOIN)]
     Join(JoinArguments),
     /// Print the variables that S3 clients need
-    Env(At),
+    #[command(after_help = examples::ENV)]
+    Env(Here),
     /// Say how the site is; exit code 0 when all of it is ready, 3 when not
+    #[command(after_help = examples::STATUS)]
     Status(At),
     /// The site's servers
     #[command(subcommand)]
@@ -91,26 +97,39 @@ enum Command {
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Print a completion script for a shell
+    #[command(after_help = examples::COMPLETIONS)]
     Completions {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Print the manual page
-    Man,
+    /// Print the manual page, or write those of all commands
+    #[command(after_help = examples::MAN)]
+    Man {
+        /// Write a page for the program and for each of its commands to this folder
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
 }
 
 /// Which site, and how to print.
 #[derive(Debug, Clone, Args)]
 pub struct At {
-    /// The data folder of the site or of one of its nodes
-    #[arg(long, env = "SKERRY_DATA", value_name = "DIR")]
+    // clap would take an empty variable for a value, so variables are read where they are needed.
+    #[arg(
+        long,
+        value_name = "DIR",
+        help = "The data folder of the site or of one of its nodes [env: SKERRY_DATA]"
+    )]
     data: Option<PathBuf>,
-    /// Ask a node on another machine, by the URL of its HTTP door; an administrator's access key is taken from
-    /// SKERRY_ACCESS_KEY and SKERRY_SECRET_KEY, or from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY
+    /// Ask a node on another machine, by the URL of its HTTP door (port 7302, not S3's); an administrator's access key
+    /// is taken from SKERRY_ACCESS_KEY and SKERRY_SECRET_KEY, or from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY
     #[arg(long, value_name = "https://HOST:7302")]
     endpoint: Option<String>,
-    /// With --endpoint: trust the authorities in this PEM file, not the system's
-    #[arg(long, env = "SKERRY_CA", value_name = "FILE")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        help = "With --endpoint: trust the authorities in this PEM file, not the system's [env: SKERRY_CA]"
+    )]
     ca: Option<PathBuf>,
     /// With --endpoint: send the secret to another machine over plain HTTP
     #[arg(long)]
@@ -131,6 +150,20 @@ impl At {
             output,
         }
     }
+}
+
+/// A site on this machine, and how to print.
+#[derive(Debug, Clone, Args)]
+struct Here {
+    #[arg(
+        long,
+        value_name = "DIR",
+        help = "The data folder of the site or of one of its nodes [env: SKERRY_DATA]"
+    )]
+    data: Option<PathBuf>,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
 }
 
 /// How to print.
@@ -156,8 +189,11 @@ struct UpArguments {
     /// Processes to start: 1 to 9
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=9))]
     nodes: u16,
-    /// The data folder (default: /var/lib/skerry for root, else below the user's data folder)
-    #[arg(long, env = "SKERRY_DATA", value_name = "DIR")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        help = "The data folder (default: /var/lib/skerry for root, else below the user's data folder) [env: SKERRY_DATA]"
+    )]
     data: Option<PathBuf>,
     /// Which ports to take; a folder that was started before keeps its own
     #[arg(long, value_enum, default_value_t = Ports::Default)]
@@ -177,15 +213,12 @@ struct ServerArguments {
 }
 
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("the_token").args(["token", "token_file"]).required(true))]
 struct JoinArguments {
     /// A server of the site, HOST:PORT of its node listener (default: those in the token)
     address: Option<String>,
     /// The token
-    #[arg(
-        long,
-        conflicts_with = "token_file",
-        required_unless_present = "token_file"
-    )]
+    #[arg(long)]
     token: Option<String>,
     /// A file with the token, so that it stays out of the process list; `-` is stdin
     #[arg(long, value_name = "FILE")]
@@ -200,8 +233,10 @@ struct JoinArguments {
 #[derive(Debug, Subcommand)]
 enum NodeCommand {
     /// List the servers
+    #[command(after_help = examples::NODE_LS)]
     Ls(At),
     /// Show one server
+    #[command(after_help = examples::NODE_DESCRIBE)]
     Describe {
         /// Its number
         node: u64,
@@ -213,18 +248,21 @@ enum NodeCommand {
 #[derive(Debug, Subcommand)]
 enum RaftCommand {
     /// List the groups: members, roles, leader, term, commit, applied, lag
+    #[command(after_help = examples::RAFT_LS)]
     Ls(At),
 }
 
 #[derive(Debug, Subcommand)]
 enum PlacementCommand {
     /// Show the newest epoch's placement
+    #[command(after_help = examples::PLACEMENT_SHOW)]
     Show(At),
 }
 
 #[derive(Debug, Subcommand)]
 enum TokenCommand {
     /// Make a token; it is shown once
+    #[command(after_help = examples::TOKEN_CREATE)]
     Create {
         /// How long it is good, in seconds
         #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
@@ -237,21 +275,24 @@ enum TokenCommand {
 #[derive(Debug, Subcommand)]
 enum UserCommand {
     /// Make a user
+    #[command(after_help = examples::USER_CREATE)]
     Create {
         /// The name: a-z, 0-9, `.`, `_`, `-`
         name: String,
         /// What the user may do
         #[arg(long, default_value = "member")]
         role: Role,
-        /// The user's project
+        /// The user's project; there is one so far, `default`
         #[arg(long, default_value = "default")]
         project: String,
         #[command(flatten)]
         at: At,
     },
     /// List the users
+    #[command(after_help = examples::USER_LS)]
     Ls(At),
     /// Remove a user and its keys; its buckets stay
+    #[command(after_help = examples::USER_RM)]
     Rm {
         /// The name
         name: String,
@@ -263,6 +304,7 @@ enum UserCommand {
 #[derive(Debug, Subcommand)]
 enum KeyCommand {
     /// Make an access key for a user; its secret is shown once
+    #[command(after_help = examples::KEY_CREATE)]
     Create {
         /// Whose key
         #[arg(long, default_value = "root")]
@@ -274,8 +316,10 @@ enum KeyCommand {
         at: At,
     },
     /// List the access keys
+    #[command(after_help = examples::KEY_LS)]
     Ls(At),
     /// Remove an access key: it is refused within a second
+    #[command(after_help = examples::KEY_RM)]
     Rm {
         /// The access key
         key: String,
@@ -293,16 +337,20 @@ enum ObjectCommand {
     #[command(after_help = object::LIST_EXAMPLES)]
     Ls(object::ListArguments),
     /// Show an object's size, type and metadata
+    #[command(after_help = object::STAT_EXAMPLES)]
     Stat(object::OneArguments),
     /// Write an object to standard output
+    #[command(after_help = object::CAT_EXAMPLES)]
     Cat(object::OneArguments),
     /// Remove objects
     #[command(after_help = object::REMOVE_EXAMPLES)]
     Rm(object::RemoveArguments),
     /// Show where an object is: key, placement group, servers, blocks
+    #[command(after_help = examples::WHERE)]
     Where {
         /// BUCKET/KEY
-        path: String,
+        #[arg(value_name = "BUCKET/KEY")]
+        path: place::Remote,
         #[command(flatten)]
         at: At,
     },
@@ -310,7 +358,8 @@ enum ObjectCommand {
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
-    /// Show every key, its value, and whether a flag, a variable or the file sets it
+    /// Show every key, its value, and whether a flag, a variable, the file or the used data folder sets it
+    #[command(after_help = examples::CONFIG_SHOW)]
     Show {
         #[command(flatten)]
         config: config::ConfigFlags,
@@ -324,7 +373,7 @@ enum ConfigCommand {
 pub async fn run(arguments: Arguments) -> Result<ExitCode> {
     match arguments.command {
         Command::Up(up) => {
-            let data = folder::choose(up.data)?;
+            let data = folder::choose(up.data.or_else(|| folder::variable("SKERRY_DATA")))?;
             let listen = match up.ports {
                 Ports::Default => up::Listen::Default,
                 Ports::Random => up::Listen::Random,
@@ -333,7 +382,7 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode> {
         }
         Command::Server(server) => server::run(server).await,
         Command::Join(join) => server::join(join).await,
-        Command::Env(at) => show::env(&at),
+        Command::Env(here) => show::env(&here),
         Command::Status(at) => show::status(&at).await,
         Command::Node(NodeCommand::Ls(at)) => show::nodes(&at, None).await,
         Command::Node(NodeCommand::Describe { node, at }) => show::nodes(&at, Some(node)).await,
@@ -356,22 +405,14 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode> {
             at,
         }) => admin::create_user(&at, &name, role, &project).await,
         Command::User(UserCommand::Ls(at)) => admin::users(&at).await,
-        Command::User(UserCommand::Rm { name, at }) => admin::remove(&at, "users", &name).await,
+        Command::User(UserCommand::Rm { name, at }) => admin::remove(&at, "user", &name).await,
         Command::Key(KeyCommand::Create { user, note, at }) => {
             admin::create_key(&at, &user, &note).await
         }
         Command::Key(KeyCommand::Ls(at)) => admin::keys(&at).await,
-        Command::Key(KeyCommand::Rm { key, at }) => admin::remove(&at, "keys", &key).await,
-        Command::Completions { shell } => {
-            let mut command = <Arguments as clap::CommandFactory>::command();
-            clap_complete::generate(shell, &mut command, "skerry", &mut std::io::stdout());
-            Ok(ExitCode::SUCCESS)
-        }
-        Command::Man => {
-            let command = <Arguments as clap::CommandFactory>::command();
-            clap_mangen::Man::new(command).render(&mut std::io::stdout())?;
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Key(KeyCommand::Rm { key, at }) => admin::remove(&at, "key", &key).await,
+        Command::Completions { shell } => documents::completions(shell),
+        Command::Man { out } => documents::manual(out.as_deref()),
     }
 }
 

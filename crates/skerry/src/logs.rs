@@ -1,11 +1,12 @@
-//! Logs of this process: to stderr, or under `up` to a file of bounded size.
+//! Logs of this process: to stderr, or under `up` to a file of bounded size, which only its owner may read.
 
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -37,7 +38,10 @@ pub const LEVEL_DEFAULT: &str = "info,openraft=error,hyper=warn,s3s=warn";
 
 /// Starts logging; `SKERRY_LOG` says what is logged.
 pub fn start(format: LogFormat, file: Option<&Path>) -> Result<()> {
-    let level = std::env::var("SKERRY_LOG").unwrap_or_else(|_| LEVEL_DEFAULT.into());
+    // An empty variable says nothing.
+    let level = std::env::var("SKERRY_LOG").ok();
+    let level = level.filter(|level| !level.is_empty());
+    let level = level.unwrap_or_else(|| LEVEL_DEFAULT.into());
     start_at(&level, format, file)
 }
 
@@ -50,15 +54,14 @@ pub fn start_at(level: &str, format: LogFormat, file: Option<&Path>) -> Result<(
     match (file, format) {
         (None, LogFormat::Text) => builder.with_writer(io::stderr).with_ansi(false).init(),
         (None, LogFormat::Json) => builder.with_writer(io::stderr).json().init(),
-        (Some(path), LogFormat::Text) => builder
-            .with_writer(RotatedFile::open(path)?)
-            .with_ansi(false)
-            .init(),
-        (Some(path), LogFormat::Json) => {
-            builder.with_writer(RotatedFile::open(path)?).json().init()
-        }
+        (Some(path), LogFormat::Text) => builder.with_writer(open(path)?).with_ansi(false).init(),
+        (Some(path), LogFormat::Json) => builder.with_writer(open(path)?).json().init(),
     }
     Ok(())
+}
+
+fn open(path: &Path) -> Result<RotatedFile> {
+    RotatedFile::open(path).with_context(|| format!("can't write logs to {}", path.display()))
 }
 
 /// A log file and its predecessor.
@@ -74,12 +77,12 @@ struct Rotated {
 impl RotatedFile {
     fn open(path: &Path) -> io::Result<Self> {
         if let Some(dir) = path.parent() {
-            fs::create_dir_all(dir)?;
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(dir)?;
         }
-        let file = fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path)?;
+        let file = open_private(path)?;
         let len = file.metadata()?.len();
         Ok(RotatedFile(Arc::new(Mutex::new(Rotated {
             path: path.to_owned(),
@@ -89,15 +92,20 @@ impl RotatedFile {
     }
 }
 
+fn open_private(path: &Path) -> io::Result<fs::File> {
+    fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path)
+}
+
 impl Write for RotatedFile {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if log.len + line.len() as u64 > FILE_BYTES_MAX {
             fs::rename(&log.path, log.path.with_extension("log.1"))?;
-            log.file = fs::OpenOptions::new()
-                .create(true)
-                .append(true)
-                .open(&log.path)?;
+            log.file = open_private(&log.path)?;
             log.len = 0;
         }
         let written = log.file.write(line)?;
@@ -119,5 +127,26 @@ impl<'a> MakeWriter<'a> for RotatedFile {
 
     fn make_writer(&'a self) -> RotatedFile {
         self.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn only_the_owner_may_read_a_log_and_its_predecessor() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("logs").join("node-1.log");
+        let mut log = RotatedFile::open(&path).unwrap();
+        log.write_all(&vec![b'.'; FILE_BYTES_MAX as usize]).unwrap();
+        log.write_all(b"the next file\n").unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&dir.path().join("logs")), 0o700);
+        assert_eq!(mode(&path), 0o600);
+        assert_eq!(mode(&path.with_extension("log.1")), 0o600);
+        assert_eq!(fs::read(&path).unwrap(), b"the next file\n");
     }
 }

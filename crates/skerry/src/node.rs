@@ -38,26 +38,34 @@ pub mod doors;
 pub mod folder;
 pub mod found;
 mod http;
+mod join_door;
 mod keys;
 pub mod kinds;
+pub mod reach;
 mod remote;
 pub mod settings;
 mod site;
 pub mod status;
+#[cfg(test)]
+mod test_site;
 pub mod tls;
 pub mod topology;
 
 use buckets::Buckets;
+use certificate::Renewal;
 use doors::Doors;
-use folder::{Folder, Listen};
-use found::{FOUNDING, JoinDoor, NodeSelf};
-use keys::{HEAR_EVERY, Keys};
-use kinds::{AccessKey, Bucket, Placement, Server, User};
+use folder::{Folder, Listen, Marker};
+use found::{FOUNDING, NodeSelf};
+use join_door::JoinDoor;
+use keys::{CONFIRM_WAIT, HEAR_EVERY, Keys};
+use kinds::{AccessKey, Bucket, Expelled, Placement, Server, User};
 use settings::Settings;
 use topology::Topology;
 
-/// How long the parts of a node may take to settle when it stops.
-const DRAIN: Duration = Duration::from_secs(10);
+/// How long requests may take to end when the node stops; more than the S3 door gives them itself.
+const DRAIN: Duration = Duration::from_secs(32);
+/// How long the connections to other nodes may take to close then.
+const CLOSE: Duration = Duration::from_secs(10);
 /// A founder's registry answers at once; this bounds a disk that doesn't.
 const FOUND_LIMIT: Duration = Duration::from_secs(30);
 
@@ -163,26 +171,68 @@ async fn bind(what: &str, address: &str) -> Result<TcpListener> {
     })
 }
 
+/// A node's listeners, bound.
+struct Listeners {
+    node: TcpListener,
+    s3: TcpListener,
+    http: TcpListener,
+}
+
+impl Listeners {
+    async fn bind(wanted: &Listen) -> Result<Self> {
+        Ok(Listeners {
+            node: bind("other nodes", &wanted.node).await?,
+            s3: bind("S3", &wanted.s3).await?,
+            http: bind("health and metrics", &wanted.http).await?,
+        })
+    }
+
+    /// Where they listen, with the ports that were picked.
+    fn listen(&self) -> Result<Listen> {
+        Ok(Listen {
+            node: self.node.local_addr()?.to_string(),
+            s3: self.s3.local_addr()?.to_string(),
+            http: self.http.local_addr()?.to_string(),
+        })
+    }
+}
+
 impl Node {
     /// Locks the folder, makes what it lacks (a new site, unless the folder is a joined one's) and starts everything.
     pub async fn start(path: &Path, settings: &Settings) -> Result<Arc<Node>> {
         let folder = Arc::new(Folder::lock(path)?);
-        let platform: Arc<dyn Platform> = Arc::new(SystemPlatform::new(path)?);
-        let own = match NodeSelf::load(&folder)? {
+        let started = Self::start_in(folder.clone(), settings).await;
+        if started.is_err() {
+            folder.take_back();
+        }
+        started
+    }
+
+    /// What can be refused is refused before anything is written.
+    async fn start_in(folder: Arc<Folder>, settings: &Settings) -> Result<Arc<Node>> {
+        let platform: Arc<dyn Platform> = Arc::new(SystemPlatform::new(folder.path())?);
+        let known = NodeSelf::load(&folder)?;
+        let marker = known.as_ref().map(|own| &own.marker);
+        if marker.is_some_and(|marker| marker.started) {
+            folder.check_parts()?;
+        }
+        let settings = settings.or_last(marker);
+        let doors = Arc::new(Doors::new(&settings, &settings.listen)?);
+        let listeners = Listeners::bind(&settings.listen).await?;
+        let own = match known {
             Some(own) => own,
             None => {
-                let listen = settings.listen.clone();
                 found::found(
                     &folder,
                     &*platform,
-                    listen,
+                    listeners.listen()?,
                     settings.site_name.clone(),
                     settings.groups,
                 )?;
                 NodeSelf::load(&folder)?.context("the folder that was just made can't be read")?
             }
         };
-        Self::build(folder, platform, own, settings).await
+        Self::build(folder, platform, own, &settings, doors, listeners).await
     }
 
     async fn build(
@@ -190,28 +240,24 @@ impl Node {
         platform: Arc<dyn Platform>,
         mut own: NodeSelf,
         settings: &Settings,
+        doors: Arc<Doors>,
+        listeners: Listeners,
     ) -> Result<Arc<Node>> {
         let (id, site, site_key) = (own.marker.node, own.marker.site, own.site_key.clone());
-        let wanted = settings.listen_or(&own.marker.listen);
-        let doors = Arc::new(Doors::new(settings, &wanted)?);
-        let node_listener = bind("other nodes", &wanted.node).await?;
-        let s3_listener = bind("S3", &wanted.s3).await?;
-        let http_listener = bind("health and metrics", &wanted.http).await?;
-        let listen = Listen {
-            node: node_listener.local_addr()?.to_string(),
-            s3: s3_listener.local_addr()?.to_string(),
-            http: http_listener.local_addr()?.to_string(),
+        let listen = listeners.listen()?;
+        let advertise = settings.advertise.clone();
+        let address = advertise.clone().unwrap_or_else(|| listen.node.clone());
+        reach::check(&address, own.others())?;
+        own.renew_if_due(&folder, &*platform);
+        let marker = Marker {
+            listen: listen.clone(),
+            advertise,
+            ..own.marker.clone()
         };
-        if own.marker.listen != listen {
-            own.marker.listen = listen.clone();
-            folder.set_marker(&own.marker)?;
-        }
+        folder.set_marker(&marker)?;
         doors.note(&folder, &listen)?;
         let spec = ServerSpec {
-            address: settings
-                .advertise
-                .clone()
-                .unwrap_or_else(|| listen.node.clone()),
+            address,
             s3_address: listen.s3.clone(),
             http_address: listen.http.clone(),
             weight: 100,
@@ -224,10 +270,11 @@ impl Node {
         let config = TlsConfig {
             site,
             node: id,
-            listener: node_listener,
+            listener: listeners.node,
             identity,
         };
         let transport = TlsTransport::start(config, topology.clone())?;
+        transport.admit_by(topology.clone());
         let wal = Wal::open(platform.clone(), "wal", WalOptions::default())
             .await
             .context("can't open the log")?;
@@ -241,7 +288,11 @@ impl Node {
             topology.clone(),
             Options::new(id, Incarnation::random(&mut platform.rng())),
         )
-        .await?;
+        .await
+        .with_context(|| {
+            let database = folder.path().join("state/groups.redb");
+            format!("can't open the groups of {}", database.display())
+        })?;
         let source = Arc::new(Ids(platform.clone()));
         let registry = Arc::new(Registry::new(
             groups.clone(),
@@ -279,10 +330,19 @@ impl Node {
         }));
         let servers = Arc::new(Cache::<Server>::start(&registry));
         let maps = Arc::new(Cache::<Placement>::start(&registry));
+        let expelled = Arc::new(Cache::<Expelled>::start(&registry));
         let users = Arc::new(Cache::<User>::start_with(&registry, heard()));
         let access_keys = Arc::new(Cache::<AccessKey>::start_with(&registry, heard()));
         let buckets = Arc::new(Cache::<Bucket>::start(&registry));
-        let keys = Keys::new(settings.identity_cache_ttl);
+        let ttl = settings.identity_cache_ttl;
+        let keys = Keys::new(ttl, folder.clone(), platform.clone());
+        let renewal = Renewal {
+            folder: folder.clone(),
+            platform: platform.clone(),
+            registry: registry.clone(),
+            site_key: site_key.clone(),
+            topology: topology.clone(),
+        };
         let mut tasks = vec![
             site::follow(
                 folder.clone(),
@@ -290,18 +350,24 @@ impl Node {
                 groups.clone(),
                 servers.clone(),
                 maps.clone(),
+                expelled,
             ),
-            site::publish_epochs(registry.clone(), groups.clone(), servers, maps),
+            site::publish_epochs(
+                registry.clone(),
+                groups.clone(),
+                transport.clone() as Arc<dyn Transport>,
+                servers,
+                maps,
+            ),
             site::collect_garbage(registry.clone(), groups.clone()),
-            site::announce_until_done(registry.clone(), id, spec),
-            keys.follow(site_key.clone(), users, access_keys),
-            certificate::renew_when_due(
-                folder.clone(),
-                platform.clone(),
-                transport.clone(),
+            site::announce_until_done(
+                registry.clone(),
+                transport.clone() as Arc<dyn Transport>,
                 topology.clone(),
-                own.certificate,
+                spec,
             ),
+            keys.follow(site_key.clone(), users, access_keys),
+            certificate::renew_when_due(renewal, transport.clone(), own.certificate),
         ];
         tasks.extend(doors.tls.as_ref().map(|tls| tls.follow()));
         let stop = CancellationToken::new();
@@ -314,6 +380,11 @@ impl Node {
         ));
         transport.serve(Service::BLOCKS, Arc::new(BlockService::new(blocks.clone())));
         topology.wait_for_map().await;
+        folder.make(object_store::volume::DIR)?;
+        folder.set_marker(&Marker {
+            started: true,
+            ..marker
+        })?;
         let parts = GatewayParts {
             platform: platform.clone(),
             groups: groups.clone(),
@@ -356,8 +427,8 @@ impl Node {
         });
         status::serve(&node);
         node.serve(admin::serve_unix(&node)?);
-        node.serve(admin::serve_http(&node, http_listener));
-        node.serve(node.serve_s3(s3_listener, settings));
+        node.serve(admin::serve_http(&node, listeners.http));
+        node.serve(node.serve_s3(listeners.s3, settings));
         Ok(node)
     }
 
@@ -378,8 +449,10 @@ impl Node {
         options.base_domains.extend(settings.s3_domain.clone());
         let tls = self.doors.tls_source();
         let door = S3Door::new(Arc::new(self.gateway.clone()), self.keys.clone(), options);
-        let stop = self.stop.clone();
+        let (keys, stop) = (self.keys.clone(), self.stop.clone());
         tokio::spawn(async move {
+            // Who comes right after the start waits in the listener's queue, and isn't told that its key is not known yet.
+            keys.wait_confirmed(CONFIRM_WAIT).await;
             door.serve(listener, tls, async move { stop.cancelled().await })
                 .await;
         })
@@ -401,13 +474,18 @@ impl Node {
         self.wal.stats()
     }
 
+    /// Waits until this node can't go on, and says why.
+    pub async fn until_failed(&self) -> String {
+        self.groups.until_failed().await
+    }
+
     /// Why the log stopped, if it did: then the node must stop too.
     pub fn wal_ended(&self) -> Option<raft_wal::WalError> {
         self.wal.ended()
     }
 
-    /// Lets requests end, then stops everything in the reverse order of its start.
-    pub async fn stop(&self) {
+    /// Takes no more requests and lets those under way end; groups and blocks go on, as other nodes may need them for theirs.
+    pub async fn drain(&self) {
         self.stop.cancel();
         let serving: Vec<_> = self
             .serving
@@ -419,6 +497,11 @@ impl Node {
         if drained.is_err() {
             tracing::warn!("some requests were cut off");
         }
+    }
+
+    /// Lets requests end, then stops everything in the reverse order of its start.
+    pub async fn stop(&self) {
+        self.drain().await;
         for task in &self.tasks {
             task.abort();
         }
@@ -430,6 +513,16 @@ impl Node {
         if let Err(error) = self.wal.close().await {
             tracing::warn!(%error, "the log did not close cleanly");
         }
-        let _ = tokio::time::timeout(DRAIN, self.transport.shutdown()).await;
+        let _ = tokio::time::timeout(CLOSE, self.transport.shutdown()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_waits_for_its_door_to_drain() {
+        assert!(DRAIN > DoorOptions::default().drain_timeout);
     }
 }

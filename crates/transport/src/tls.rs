@@ -141,9 +141,9 @@ impl TlsTransport {
             peers,
             Configs::new(site, node, &identity)?,
         ));
-        core.spawn(server::run(core.clone(), listener));
-        let stop = core.stop.clone().drop_guard();
         let pool = Pool::default();
+        core.spawn(server::run(core.clone(), pool.clone(), listener));
+        let stop = core.stop.clone().drop_guard();
         Ok(Arc::new(TlsTransport {
             core,
             pool,

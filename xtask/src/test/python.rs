@@ -19,6 +19,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("python3", "python3"),
     ("rclone", "rclone"),
     ("restic", "restic"),
+    ("openssl", "openssl"),
 ];
 
 /// Whether tests that need Python can run.

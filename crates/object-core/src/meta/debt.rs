@@ -7,42 +7,38 @@ use raft_machine::{StoreError, View};
 
 use super::change::scan_all;
 use super::records::SegmentState;
-use super::{Answer, BLOCKS_PER_PAGE, BlockRecord, keys, segments};
+use super::{Answer, BLOCKS_PER_PAGE, BlockRecord, PageAt, keys, segments};
 
 /// The most pages that one query reads.
 const PAGES_MAX: usize = 16;
 
-/// Answers [`super::Query::Debt`]. Segments are given whole, so that `next` can name one; only a segment that has more
-/// than `max` such blocks alone is cut, the others of its blocks come when these are repaired. With `next`, an answer may
-/// be empty: none of the pages that were read had such a block.
+/// Answers [`super::Query::Debt`]. Pages are given whole, so that `next` can name one; only a page that has more than `max`
+/// such blocks alone is cut, the others of its blocks come when these are repaired. With `next`, an answer may be empty:
+/// none of the pages that were read had such a block.
 pub(crate) fn debt(
     view: &dyn View,
     thin: &[Epoch],
-    after: Option<SegmentId>,
+    after: Option<PageAt>,
     max: u32,
 ) -> Result<Answer, StoreError> {
     let max = (max as usize).clamp(1, BLOCKS_PER_PAGE);
-    let (pages, mut more) = pages(
-        view,
-        if thin.is_empty() {
-            keys::DEBT
-        } else {
-            keys::BLOCKS
-        },
-        after,
-    )?;
+    let table = if thin.is_empty() {
+        keys::DEBT
+    } else {
+        keys::BLOCKS
+    };
+    let (pages, mut more) = pages(view, table, after)?;
     let mut blocks = Vec::new();
     let mut done = None;
-    for pages in pages.chunk_by(|(a, _), (b, _)| a == b) {
-        let segment = pages[0].0;
-        let mut wanted = wanted(view, thin, pages)?;
+    for at in pages {
+        let mut wanted = wanted(view, thin, at)?;
         if !blocks.is_empty() && blocks.len() + wanted.len() > max {
             more = true;
             break;
         }
         wanted.truncate(max);
         blocks.append(&mut wanted);
-        done = Some(segment);
+        done = Some(at);
     }
     Ok(Answer::Debt {
         blocks,
@@ -50,49 +46,42 @@ pub(crate) fn debt(
     })
 }
 
-/// The next pages of whole segments in a table of pages, and whether there are more. A segment's own pages are never cut
-/// off unless it has more than [`PAGES_MAX`].
+/// The next pages in a table of pages, and whether there are more.
 fn pages(
     view: &dyn View,
     table: u8,
-    after: Option<SegmentId>,
-) -> Result<(Vec<(SegmentId, u32)>, bool), StoreError> {
+    after: Option<PageAt>,
+) -> Result<(Vec<PageAt>, bool), StoreError> {
     let from = match after {
-        Some(segment) => keys::after_all(keys::page(table, segment, u32::MAX)),
+        Some(at) => keys::after_all(keys::page(table, at.segment, at.page)),
         None => vec![table],
     };
-    let mut pages: Vec<(SegmentId, u32)> = Vec::new();
+    let mut pages: Vec<PageAt> = Vec::new();
     scan_all(view, &from, &[table + 1], |key, _| {
-        pages.push((SegmentId(keys::id_of(key)?), keys::page_of(key)?));
+        pages.push(PageAt {
+            segment: SegmentId(keys::id_of(key)?),
+            page: keys::page_of(key)?,
+        });
         Ok(pages.len() <= PAGES_MAX)
     })?;
-    if pages.len() <= PAGES_MAX {
-        return Ok((pages, false));
-    }
-    let cut = pages[PAGES_MAX].0;
-    match pages.iter().position(|(segment, _)| *segment == cut) {
-        Some(0) | None => pages.truncate(PAGES_MAX),
-        Some(start) => pages.truncate(start),
-    }
-    Ok((pages, true))
+    let more = pages.len() > PAGES_MAX;
+    pages.truncate(PAGES_MAX);
+    Ok((pages, more))
 }
 
 fn wanted(
     view: &dyn View,
     thin: &[Epoch],
-    pages: &[(SegmentId, u32)],
+    at: PageAt,
 ) -> Result<Vec<(SegmentId, u32, BlockRecord)>, StoreError> {
-    let mut found = Vec::new();
-    if segments::load(view, pages[0].0)?.is_none_or(|record| record.state == SegmentState::Doomed) {
-        return Ok(found);
+    let segment = segments::load(view, at.segment)?;
+    if segment.is_none_or(|record| record.state == SegmentState::Doomed) {
+        return Ok(Vec::new());
     }
-    for &(segment, page) in pages {
-        let blocks = segments::load_page(view, segment, page)?.unwrap_or_default();
-        for (number, block) in (page * BLOCKS_PER_PAGE as u32..).zip(blocks) {
-            if !block.missing.is_empty() || thin.contains(&block.epoch) {
-                found.push((segment, number, block));
-            }
-        }
-    }
-    Ok(found)
+    let blocks = segments::load_page(view, at.segment, at.page)?.unwrap_or_default();
+    let numbered = (at.page * BLOCKS_PER_PAGE as u32..).zip(blocks);
+    let found = numbered
+        .filter(|(_, block)| !block.missing.is_empty() || thin.contains(&block.epoch))
+        .map(|(number, block)| (at.segment, number, block));
+    Ok(found.collect())
 }

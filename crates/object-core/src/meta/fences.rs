@@ -2,21 +2,58 @@
 //!
 //! A fence and the check that a slot is empty are one command, so that nothing can slip in between. Segments that are
 //! pending in a fenced slot stay; their commits are refused and they are given up like those of a gateway that died.
+//!
+//! Several attempts to delete one bucket may be under way at one time, and commands of one that was given up may come late.
+//! So attempts are numbered by the directory, and a slot remembers the highest number that it has seen:
+//! - an older attempt neither fences nor unfences a slot that a newer one has reached;
+//! - an attempt that unfenced a slot (it called its deletion off) does not fence it again.
+//!
+//! Hence a slot that the newest attempt fenced stays empty and fenced until that attempt says otherwise: when it has
+//! fenced all slots and is still the newest, the bucket can go.
 
 use ids::BucketId;
+use raft_machine::StoreError;
+use serde::{Deserialize, Serialize};
 
 use super::change::{Change, Step, any_under};
+use super::records::FenceRecord;
 use super::{KeyRef, Outcome, Refused, keys};
 
-/// Refuses writes to a fenced slot.
-pub(crate) fn check_open(change: &Change<'_>, at: &KeyRef) -> Step<()> {
-    match change.view().get(&keys::fence(at.bucket, at.slot))? {
-        Some(_) => Err(Refused::Fenced.into()),
-        None => Ok(()),
+/// The number of an attempt to delete a bucket: higher than those of all attempts before, from 1.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct DeletionAttempt(pub u64);
+
+impl DeletionAttempt {
+    /// The attempt after this one.
+    pub fn next(self) -> Self {
+        DeletionAttempt(self.0 + 1)
     }
 }
 
-pub(crate) fn fence(change: &mut Change<'_>, bucket: BucketId, slots: &[u16]) -> Step {
+/// Refuses writes to a fenced slot.
+pub(crate) fn check_open(change: &Change<'_>, at: &KeyRef) -> Step<()> {
+    match load(change, at.bucket, at.slot)? {
+        Some(fence) if fence.closed => Err(Refused::Fenced.into()),
+        Some(_) | None => Ok(()),
+    }
+}
+
+pub(crate) fn fence(
+    change: &mut Change<'_>,
+    bucket: BucketId,
+    slots: &[u16],
+    attempt: DeletionAttempt,
+) -> Step {
+    for &slot in slots {
+        let called_off = |fence: &FenceRecord| fence.attempt == attempt && !fence.closed;
+        let known = load(change, bucket, slot)?;
+        if known.is_some_and(|fence| fence.attempt > attempt || called_off(&fence)) {
+            return Err(Refused::Overtaken.into());
+        }
+    }
     for &slot in slots {
         for table in [keys::HEADS, keys::UPLOADS] {
             if any_under(change.view(), keys::in_slot(table, bucket, slot))? {
@@ -24,15 +61,51 @@ pub(crate) fn fence(change: &mut Change<'_>, bucket: BucketId, slots: &[u16]) ->
             }
         }
     }
-    for &slot in slots {
-        change.mark(&keys::fence(bucket, slot))?;
-    }
-    Ok(Outcome::Done)
+    set(
+        change,
+        bucket,
+        slots,
+        FenceRecord {
+            attempt,
+            closed: true,
+        },
+    )
 }
 
-pub(crate) fn unfence(change: &mut Change<'_>, bucket: BucketId, slots: &[u16]) -> Step {
+pub(crate) fn unfence(
+    change: &mut Change<'_>,
+    bucket: BucketId,
+    slots: &[u16],
+    attempt: DeletionAttempt,
+) -> Step {
     for &slot in slots {
-        change.delete(&keys::fence(bucket, slot))?;
+        let known = load(change, bucket, slot)?;
+        if known.is_some_and(|fence| fence.attempt > attempt) {
+            return Err(Refused::Overtaken.into());
+        }
+    }
+    set(
+        change,
+        bucket,
+        slots,
+        FenceRecord {
+            attempt,
+            closed: false,
+        },
+    )
+}
+
+fn load(
+    change: &Change<'_>,
+    bucket: BucketId,
+    slot: u16,
+) -> Result<Option<FenceRecord>, StoreError> {
+    change.get(&keys::fence(bucket, slot))
+}
+
+fn set(change: &mut Change<'_>, bucket: BucketId, slots: &[u16], fence: FenceRecord) -> Step {
+    for &slot in slots {
+        change.put(&keys::fence(bucket, slot), &fence)?;
     }
     Ok(Outcome::Done)
 }

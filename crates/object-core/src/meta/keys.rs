@@ -15,7 +15,7 @@
 //! | `d` segment page | how many of the page's blocks have debt, if any |
 //! | `w` segment | marks pending segments |
 //! | `x` segment | marks doomed segments |
-//! | `f` bucket slot | marks fenced slots |
+//! | `f` bucket slot | whether the slot is fenced, and the newest attempt to delete the bucket that it has seen |
 //! | `n` | counts |
 //!
 //! *key* is the object's key with each NUL written as `00 FF`, and `00 00` at its end: the order of encoded keys is the

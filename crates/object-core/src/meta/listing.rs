@@ -3,7 +3,7 @@
 //! A page's cost follows from what it shows, not from the size of the bucket: each slot is read from where the page starts,
 //! a common prefix is left by a seek to its end, and reading stops when the page is full.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use ids::BucketId;
 use raft_machine::{StoreError, View};
@@ -12,6 +12,9 @@ use super::change::scan_all;
 use super::records::{self, VersionRecord};
 use super::{Answer, keys};
 use crate::api::{ListPage, ListedObject, PAGE_KEYS_MAX};
+
+/// The fewest rows that are read at one time.
+const AT_ONCE_MIN: usize = 16;
 
 /// What a page is to show of a bucket's slots.
 pub(crate) struct Wanted<'a> {
@@ -22,49 +25,122 @@ pub(crate) struct Wanted<'a> {
     pub max: u32,
 }
 
-/// Merges the pages that several groups gave for the same question into one of at most `max` keys and common prefixes.
-/// What lies beyond the end of a page that goes on is not shown: that group may have more in front of it.
-pub fn merge_pages(pages: Vec<ListPage>, max: usize) -> ListPage {
-    if max == 0 {
-        return ListPage::default();
+/// Rows that a group is asked for beyond its even share of a page, besides a quarter of that share. Keys are spread by
+/// their hash, so hardly ever does a group have more of a page.
+const SLACK: usize = 16;
+
+/// One page over several groups, put together from the pages that they give.
+///
+/// Each group is asked for little more than its share. A group whose page ends before the merged one is full is asked
+/// again, for all that is missing: so two rounds are enough, however unevenly the keys lie.
+///
+/// Once every group answered, the merged page shows no name behind which another may be hidden, also if it is finished
+/// before all that it wants was asked.
+#[derive(Debug)]
+pub struct Merge {
+    after: Option<String>,
+    max: usize,
+    read: Vec<Read>,
+    objects: Vec<ListedObject>,
+    common_prefixes: BTreeSet<String>,
+}
+
+/// A question that a [`Merge`] wants answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ask {
+    /// The group, counted from 0.
+    pub group: usize,
+    /// Only what comes after.
+    pub after: Option<String>,
+    /// Keys and common prefixes together.
+    pub max: usize,
+}
+
+/// How far a group was read.
+#[derive(Debug, Clone)]
+enum Read {
+    Nothing,
+    UpTo(String),
+    All,
+}
+
+impl Merge {
+    /// A page of at most `max` keys and common prefixes after `after`, from so many groups.
+    pub fn new(groups: usize, after: Option<String>, max: usize) -> Self {
+        Merge {
+            after,
+            max,
+            read: vec![Read::Nothing; groups],
+            objects: Vec::new(),
+            common_prefixes: BTreeSet::new(),
+        }
     }
-    let bound = pages.iter().filter_map(|page| page.next.clone()).min();
-    let visible = |name: &str| bound.as_deref().is_none_or(|bound| name <= bound);
-    let mut objects = BTreeMap::new();
-    let mut prefixes = BTreeSet::new();
-    for page in pages {
-        objects.extend(
-            page.objects
-                .into_iter()
-                .map(|object| (object.key.clone(), object)),
-        );
-        prefixes.extend(page.common_prefixes);
+
+    /// What has to be asked before the page is what it should be; nothing when it is.
+    pub fn wanted(&self) -> Vec<Ask> {
+        let names = self.names();
+        let last = match self.max.checked_sub(1) {
+            Some(at) => names.get(at).copied(),
+            None => return Vec::new(),
+        };
+        let share = self.max.div_ceil(self.read.len().max(1));
+        let first = (share + share / 4 + SLACK).min(self.max);
+        let ask = |(group, read): (usize, &Read)| {
+            let (after, max) = match read {
+                Read::Nothing => (self.after.clone(), first),
+                Read::UpTo(end) if last.is_none_or(|last| end.as_str() < last) => {
+                    let before = names.partition_point(|name| *name <= end.as_str());
+                    (Some(end.clone()), self.max - before)
+                }
+                Read::UpTo(_) | Read::All => return None,
+            };
+            Some(Ask { group, after, max })
+        };
+        self.read.iter().enumerate().filter_map(ask).collect()
     }
-    let mut names: Vec<&str> = objects
-        .keys()
-        .chain(&prefixes)
-        .map(String::as_str)
-        .filter(|name| visible(name))
-        .collect();
-    names.sort_unstable();
-    names.dedup();
-    let next = match names.get(max) {
-        Some(_) => Some(names[max - 1].to_owned()),
-        None => bound.clone(),
-    };
-    let shown = |name: &str| next.as_deref().is_none_or(|last| name <= last);
-    ListPage {
-        common_prefixes: prefixes
-            .iter()
-            .filter(|name| shown(name))
-            .cloned()
-            .collect(),
-        objects: objects
-            .values()
-            .filter(|object| shown(&object.key))
-            .cloned()
-            .collect(),
-        next,
+
+    /// Takes a group's answer to what was wanted of it last.
+    pub fn add(&mut self, group: usize, page: ListPage) {
+        self.read[group] = page.next.map_or(Read::All, Read::UpTo);
+        self.objects.extend(page.objects);
+        self.common_prefixes.extend(page.common_prefixes);
+    }
+
+    /// The page. If something is still wanted it may be shorter than asked for; `next` leads to the rest.
+    pub fn finish(mut self) -> ListPage {
+        let Some(last) = self.max.checked_sub(1) else {
+            return ListPage::default();
+        };
+        let names = self.names();
+        let bound = self.read.iter().filter_map(|read| match read {
+            Read::UpTo(end) => Some(end.as_str()),
+            Read::Nothing | Read::All => None,
+        });
+        let bound = bound.min();
+        let more = bound.is_some() || names.len() > self.max;
+        let ends = [names.get(last).copied(), bound];
+        let end = ends.into_iter().flatten().min();
+        let next = end.filter(|_| more).map(str::to_owned);
+        self.objects.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        if let Some(next) = &next {
+            self.objects.retain(|object| object.key <= *next);
+            self.common_prefixes.retain(|prefix| prefix <= next);
+        }
+        ListPage {
+            objects: self.objects,
+            common_prefixes: self.common_prefixes.into_iter().collect(),
+            next,
+        }
+    }
+
+    /// All names that groups gave, in order, each once.
+    fn names(&self) -> Vec<&str> {
+        let keys = self.objects.iter().map(|object| object.key.as_str());
+        let prefixes = self.common_prefixes.iter().map(String::as_str);
+        let mut names: Vec<&str> = keys.chain(prefixes).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 }
 
@@ -89,39 +165,44 @@ fn page(view: &dyn View, wanted: &Wanted<'_>, slots: &[u16]) -> Result<ListPage,
         return Ok(page);
     }
     let slots: BTreeSet<u16> = slots.iter().copied().collect();
-    let at_once = (max / slots.len().max(1) + 2).max(16);
+    // A row more than is shown says whether the page goes on.
+    let at_once = (max.div_ceil(slots.len().max(1)) + 1)
+        .max(AT_ONCE_MIN)
+        .min(max + 1);
     let mut cursors: Vec<Cursor> = slots
         .iter()
         .map(|&slot| Cursor::new(wanted, slot, at_once))
         .collect();
-    let mut last = None;
-    let mut shown = 0;
-    loop {
-        let mut least: Option<String> = None;
+    for shown in 0.. {
         for cursor in &mut cursors {
-            if let Some(row) = cursor.peek(view, wanted)?
-                && least.as_deref().is_none_or(|least| row.name() < least)
-            {
-                least = Some(row.name().to_owned());
-            }
+            cursor.fill(view, wanted)?;
         }
-        let Some(name) = least else { return Ok(page) };
+        let named = cursors.iter().enumerate();
+        let least = named
+            .filter_map(|(at, cursor)| Some((cursor.name()?, at)))
+            .min();
+        let Some((_, at)) = least else { break };
         if shown == max {
-            page.next = last;
-            return Ok(page);
+            page.next = last_name(&page);
+            break;
         }
-        let mut rows = cursors
-            .iter_mut()
-            .filter_map(|cursor| cursor.pop_if(&name))
-            .collect::<Vec<_>>();
-        match rows.pop() {
+        match cursors[at].read.pop_front() {
             Some(Row::Object(object)) => page.objects.push(object),
-            Some(Row::Prefix(prefix)) => page.common_prefixes.push(prefix),
+            Some(Row::Prefix(prefix)) => {
+                for cursor in &mut cursors {
+                    cursor.pass(&prefix);
+                }
+                page.common_prefixes.push(prefix);
+            }
             None => {}
         }
-        shown += 1;
-        last = Some(name);
     }
+    Ok(page)
+}
+
+fn last_name(page: &ListPage) -> Option<String> {
+    let key = page.objects.last().map(|object| &object.key);
+    key.max(page.common_prefixes.last()).cloned()
 }
 
 enum Row {
@@ -171,16 +252,26 @@ impl Cursor {
         }
     }
 
-    fn peek(&mut self, view: &dyn View, wanted: &Wanted<'_>) -> Result<Option<&Row>, StoreError> {
+    /// Reads on when all rows were given.
+    fn fill(&mut self, view: &dyn View, wanted: &Wanted<'_>) -> Result<(), StoreError> {
         while self.read.is_empty() && !self.ended {
             self.read_more(view, wanted)?;
+            // The first rows are this slot's share; what comes after them is likely to be little.
+            self.at_once = (self.at_once / 4).max(AT_ONCE_MIN);
         }
-        Ok(self.read.front())
+        Ok(())
     }
 
-    fn pop_if(&mut self, name: &str) -> Option<Row> {
-        let same = self.read.front().is_some_and(|row| row.name() == name);
-        if same { self.read.pop_front() } else { None }
+    /// The name of the next row.
+    fn name(&self) -> Option<&str> {
+        self.read.front().map(Row::name)
+    }
+
+    /// Leaves out the next row if it has this name: another slot gave it.
+    fn pass(&mut self, name: &str) {
+        if self.name() == Some(name) {
+            self.read.pop_front();
+        }
     }
 
     /// Reads until there are enough rows, the slot ends, or a common prefix is to be left by a seek.

@@ -1,13 +1,15 @@
 //! Applies commands and answers queries over a group's keys.
 //!
-//! Everything that happens is in the command: no clock, no randomness. A refused command writes nothing.
+//! Everything that happens is in the command: no clock, no randomness. A refused command writes nothing. One that can't be
+//! read is refused too; only one of a newer format stops the group here, because other replicas may well apply it.
 
 use raft_machine::{Batch, Machine, StoreError, View, decode, encode};
 
 use super::change::{Change, Step, Stop};
 use super::listing::{self, Wanted};
 use super::{
-    Answer, Command, META_FORMAT, Outcome, Query, fences, objects, segments, stats, uploads,
+    Answer, Command, META_FORMAT, Outcome, Query, Refused, fences, objects, segments, stats,
+    uploads,
 };
 
 /// The metadata of a placement group: objects, uploads, segments and fences of its key slots.
@@ -22,13 +24,27 @@ impl MetaMachine {
 }
 
 impl Machine for MetaMachine {
+    fn admit(&self, command: &[u8]) -> Result<(), String> {
+        match decode::<Command>("a command", META_FORMAT, command) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
     fn apply(
         &self,
         batch: &mut dyn Batch,
         _index: u64,
         command: &[u8],
     ) -> Result<Vec<u8>, StoreError> {
-        let command = decode("a command", META_FORMAT, command)?;
+        let command = match decode::<Command>("a command", META_FORMAT, command) {
+            Ok(command) => command,
+            Err(StoreError::Damaged(why)) => {
+                let outcome = Outcome::Refused(Refused::InvalidRequest(why));
+                return Ok(encode(META_FORMAT, &outcome));
+            }
+            Err(error) => return Err(error),
+        };
         let mut change = Change::new(batch);
         let outcome = match carry_out(&mut change, command) {
             Ok(outcome) => {
@@ -112,8 +128,16 @@ fn carry_out(change: &mut Change<'_>, command: Command) -> Step {
         Command::GiveUpSegments(segments) => segments::give_up(change, &segments),
         Command::ForgetSegments(segments) => segments::forget(change, &segments),
         Command::UpdateBlocks { segment, blocks } => segments::update(change, segment, blocks),
-        Command::FenceSlots { bucket, slots } => fences::fence(change, bucket, &slots),
-        Command::UnfenceSlots { bucket, slots } => fences::unfence(change, bucket, &slots),
+        Command::FenceSlots {
+            bucket,
+            slots,
+            attempt,
+        } => fences::fence(change, bucket, &slots, attempt),
+        Command::UnfenceSlots {
+            bucket,
+            slots,
+            attempt,
+        } => fences::unfence(change, bucket, &slots, attempt),
     }
 }
 
@@ -167,5 +191,44 @@ fn answer(view: &dyn View, query: Query) -> Result<Answer, StoreError> {
         Query::Known(segments) => Answer::Known(segments::known(view, &segments)?),
         Query::Debt { thin, after, max } => super::debt::debt(view, &thin, after, max)?,
         Query::Stats => Answer::Stats(stats::stats(view)?),
+        Query::Read {
+            at,
+            version,
+            blocks_max,
+        } => Answer::Read(objects::readable(view, &at, version, blocks_max)?),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use raft_machine::memory::MemoryStore;
+
+    use super::*;
+
+    #[test]
+    fn what_is_no_command_is_neither_admitted_nor_a_failure() {
+        let machine = MetaMachine::new();
+        let good = encode(META_FORMAT, &Command::GiveUpSegments(Vec::new()));
+        assert_eq!(machine.admit(&good), Ok(()));
+        let trailing = [&good[..], b"x"].concat();
+        let unreadable: [&[u8]; 4] = [b"", &[META_FORMAT], &[META_FORMAT, 0xFF], &trailing];
+        for garbage in unreadable {
+            assert!(machine.admit(garbage).is_err(), "{garbage:?}");
+            let mut store = MemoryStore::default();
+            let outcome = machine.apply(&mut store, 1, garbage).unwrap();
+            let outcome: Outcome = decode("an outcome", META_FORMAT, &outcome).unwrap();
+            assert!(matches!(
+                outcome,
+                Outcome::Refused(Refused::InvalidRequest(_))
+            ));
+            assert!(store.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_newer_command_is_not_admitted() {
+        let mut newer = encode(META_FORMAT, &Command::GiveUpSegments(Vec::new()));
+        newer[0] = META_FORMAT + 1;
+        assert!(MetaMachine::new().admit(&newer).is_err());
+    }
 }

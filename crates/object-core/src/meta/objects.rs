@@ -11,7 +11,8 @@ use super::records::{
 };
 use super::segments::{self, Ready};
 use super::{
-    Content, KeyRef, NewObject, Outcome, PieceContent, Refused, Stored, StoredSegment, keys,
+    Content, KeyRef, NewObject, Outcome, PieceContent, Readable, Refused, Stored, StoredSegment,
+    keys,
 };
 use crate::api::{
     Conditions, ETag, OBJECT_BYTES_MAX, ObjectHead, PUT_BYTES_MAX, VersionId, Written,
@@ -157,13 +158,7 @@ pub(crate) fn install(
     if let Some(bytes) = inline {
         change.put_inline(&keys::version(keys::INLINE, at, VersionId::Null), bytes)?;
     }
-    let written = Written {
-        version: VersionId::Null,
-        etag: head.etag.clone().into(),
-        size: head.size,
-        modified_ms: head.modified_ms,
-        checksum: head.checksum.clone(),
-    };
+    let written = head.written(VersionId::Null);
     change.put(
         &keys::version(keys::HEADS, at, VersionId::Null),
         &VersionRecord::Object(head),
@@ -184,7 +179,7 @@ fn clear(
         ContentRecord::Inline => inline = true,
         ContentRecord::Segment(segment) => segments::doom(change, segment)?,
         ContentRecord::Pieces(_) => {
-            for piece in pieces(change.view(), at)?.0 {
+            for piece in pieces(change.view(), at)?.pieces {
                 match piece.content {
                     PartContent::Inline => inline = true,
                     PartContent::Segment(segment) => segments::doom(change, segment)?,
@@ -199,7 +194,8 @@ fn clear(
     Ok(())
 }
 
-fn pieces(view: &dyn View, at: &KeyRef) -> Result<PiecesRecord, StoreError> {
+/// What an object in parts is made of.
+pub(crate) fn pieces(view: &dyn View, at: &KeyRef) -> Result<PiecesRecord, StoreError> {
     get(view, &keys::version(keys::PIECES, at, VersionId::Null))?
         .ok_or_else(|| StoreError::Damaged("an object's pieces are missing".into()))
 }
@@ -229,7 +225,7 @@ pub(crate) fn head(
             content: PieceContent::Blocks(segment),
         }]),
         ContentRecord::Pieces(_) => {
-            let stored = pieces(view, at)?.0.into_iter().map(|piece| {
+            let stored = pieces(view, at)?.pieces.into_iter().map(|piece| {
                 let content = match piece.content {
                     PartContent::Inline => PieceContent::Inline(inline()?),
                     PartContent::Segment(segment) => PieceContent::Blocks(segment),
@@ -244,4 +240,30 @@ pub(crate) fn head(
         }
     };
     Ok(Some((head.into_head(VersionId::Null), stored)))
+}
+
+/// Answers [`super::Query::Read`].
+pub(crate) fn readable(
+    view: &dyn View,
+    at: &KeyRef,
+    version: Option<VersionId>,
+    blocks_max: u32,
+) -> Result<Option<Readable>, StoreError> {
+    let Some((head, stored)) = head(view, at, version, true)? else {
+        return Ok(None);
+    };
+    let pieces: &[StoredSegment] = match &stored {
+        Stored::Inline(_) => &[],
+        Stored::Segments(pieces) => pieces,
+    };
+    let segments = pieces.iter().filter_map(|piece| match piece.content {
+        PieceContent::Blocks(segment) => Some(segment),
+        PieceContent::Inline(_) => None,
+    });
+    let blocks = segments::first_blocks(view, segments, blocks_max)?;
+    Ok(Some(Readable {
+        head,
+        stored,
+        blocks,
+    }))
 }

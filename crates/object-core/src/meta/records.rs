@@ -1,23 +1,31 @@
 //! What the keys hold: records as they lie on disk, each with the format version in front.
 //!
 //! Heads are kept small, because a list page reads a thousand of them: an entity tag is binary, and bytes, pieces and
-//! blocks lie under other keys. A record's fields may only change together with [`RECORD_FORMAT`].
+//! blocks lie under other keys. A record's fields may only change together with its [`Record::FORMAT`], and then
+//! [`Record::read`] goes on reading the older one.
 
-use ids::{SegmentId, UserId};
+use ids::{SegmentId, UploadId, UserId};
 use raft_machine::StoreError;
 use serde::{Deserialize, Serialize};
 
-use super::{KeyRef, MetaStats};
+use super::{DeletionAttempt, KeyRef, MetaStats};
 use crate::api::{
-    Checksum, ChecksumKind, ChecksumScope, ContentHeaders, ETag, ObjectHead, VersionId,
+    Checksum, ChecksumKind, ChecksumScope, ContentHeaders, ETag, ObjectHead, VersionId, Written,
 };
 
-/// Version of the records.
+/// Version of the records, unless they say otherwise.
 pub(crate) const RECORD_FORMAT: u8 = 1;
 
 /// A record with the name that errors give it.
-pub(crate) trait Record: Serialize + for<'a> Deserialize<'a> {
+pub(crate) trait Record: Sized + Serialize + for<'a> Deserialize<'a> {
     const WHAT: &'static str;
+    /// The format that it is written in.
+    const FORMAT: u8 = RECORD_FORMAT;
+
+    /// Reads this or an older format.
+    fn read(bytes: &[u8]) -> Result<Self, StoreError> {
+        raft_machine::decode(Self::WHAT, Self::FORMAT, bytes)
+    }
 }
 
 macro_rules! records {
@@ -28,7 +36,6 @@ macro_rules! records {
 
 records! {
     VersionRecord = "an object's head",
-    PiecesRecord = "an object's pieces",
     UploadRecord = "an upload",
     PartRecord = "a part",
     SegmentRecord = "a segment",
@@ -91,7 +98,26 @@ pub(crate) enum ETagRecord {
 
 /// The pieces of an object that was uploaded in parts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct PiecesRecord(pub Vec<PieceRecord>);
+pub(crate) struct PiecesRecord {
+    /// The upload that was completed: its caller may ask again. Format 1 did not keep it.
+    pub upload: Option<UploadId>,
+    pub pieces: Vec<PieceRecord>,
+}
+
+impl Record for PiecesRecord {
+    const WHAT: &'static str = "an object's pieces";
+    const FORMAT: u8 = 2;
+
+    fn read(bytes: &[u8]) -> Result<Self, StoreError> {
+        match bytes.first() {
+            Some(1) => Ok(PiecesRecord {
+                upload: None,
+                pieces: raft_machine::decode(Self::WHAT, 1, bytes)?,
+            }),
+            _ => raft_machine::decode(Self::WHAT, Self::FORMAT, bytes),
+        }
+    }
+}
 
 /// One piece: a part that was listed when the upload was completed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,6 +153,31 @@ pub(crate) struct PartRecord {
     pub content: PartContent,
 }
 
+/// What a slot knows of its bucket's deletion, see [`super::fences`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FenceRecord {
+    /// The newest attempt that was here.
+    pub attempt: DeletionAttempt,
+    /// Whether it fenced the slot; else it called the deletion off.
+    pub closed: bool,
+}
+
+impl Record for FenceRecord {
+    const WHAT: &'static str = "a fence";
+    const FORMAT: u8 = 2;
+
+    fn read(bytes: &[u8]) -> Result<Self, StoreError> {
+        match bytes {
+            // Format 1 was a mark without attempts.
+            [1] => Ok(FenceRecord {
+                attempt: DeletionAttempt(0),
+                closed: true,
+            }),
+            _ => raft_machine::decode(Self::WHAT, Self::FORMAT, bytes),
+        }
+    }
+}
+
 /// A segment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SegmentRecord {
@@ -146,7 +197,7 @@ pub(crate) enum SegmentState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Owner {
     Version { at: KeyRef, version: VersionId },
-    Part { upload: ids::UploadId, part: u16 },
+    Part { upload: UploadId, part: u16 },
 }
 
 /// Sums over a segment's blocks.
@@ -163,6 +214,17 @@ pub(crate) struct SegmentBlocks {
 }
 
 impl HeadRecord {
+    /// What the write of this version is answered with.
+    pub(crate) fn written(&self, version: VersionId) -> Written {
+        Written {
+            version,
+            etag: self.etag.clone().into(),
+            size: self.size,
+            modified_ms: self.modified_ms,
+            checksum: self.checksum.clone(),
+        }
+    }
+
     /// The head as readers see it.
     pub(crate) fn into_head(self, version: VersionId) -> ObjectHead {
         let parts = match self.content {
@@ -225,12 +287,12 @@ pub(crate) fn md5_of_hex(digits: &str) -> Option<[u8; 16]> {
 
 /// Encodes a record.
 pub(crate) fn encode<R: Record>(record: &R) -> Vec<u8> {
-    raft_machine::encode(RECORD_FORMAT, record)
+    raft_machine::encode(R::FORMAT, record)
 }
 
 /// Decodes a record.
 pub(crate) fn decode<R: Record>(bytes: &[u8]) -> Result<R, StoreError> {
-    raft_machine::decode(R::WHAT, RECORD_FORMAT, bytes)
+    R::read(bytes)
 }
 
 /// Bytes as they lie under a key: the format version and the bytes.
@@ -260,7 +322,7 @@ pub(crate) fn decode_inline(mut bytes: Vec<u8>) -> Result<Vec<u8>, StoreError> {
 mod tests {
     use std::fmt::Debug;
 
-    use ids::{BucketId, Epoch, NodeId, UploadId};
+    use ids::{BucketId, Epoch, NodeId};
     use proptest::prelude::*;
 
     use super::*;
@@ -327,10 +389,12 @@ mod tests {
             size: 2,
             content,
         });
-        pinned(
-            PiecesRecord(pieces.into()),
-            &["0102", "010201", &id(9), "010200"].concat(),
-        );
+        let bytes = hex::decode(["0102", "010201", &id(9), "010200"].concat()).unwrap();
+        let old = PiecesRecord {
+            upload: None,
+            pieces: pieces.into(),
+        };
+        assert_eq!(decode::<PiecesRecord>(&bytes).unwrap(), old);
         let upload = UploadRecord {
             owner: UserId([5; 16]),
             created_ms: 3,
@@ -349,6 +413,31 @@ mod tests {
             content: PartContent::Segment(SegmentId([9; 16])),
         };
         pinned(part, &["0104", &id(6), "050001", &id(9)].concat());
+    }
+
+    #[test]
+    fn records_of_version_2_keep_their_bytes() {
+        let piece = PieceRecord {
+            part: 1,
+            size: 2,
+            content: PartContent::Inline,
+        };
+        let pieces = PiecesRecord {
+            upload: Some(UploadId([8; 16])),
+            pieces: vec![piece],
+        };
+        pinned(pieces, &["0201", &id(8), "01", "010200"].concat());
+        let fence = |attempt, closed| FenceRecord {
+            attempt: DeletionAttempt(attempt),
+            closed,
+        };
+        pinned(fence(300, true), "02ac0201");
+        pinned(fence(3, false), "020300");
+        assert_eq!(decode::<FenceRecord>(&[1]).unwrap(), fence(0, true));
+        assert!(matches!(
+            decode::<FenceRecord>(&[3, 0, 0]),
+            Err(StoreError::Newer { .. })
+        ));
     }
 
     #[test]
@@ -468,6 +557,7 @@ mod tests {
             let _ = decode::<VersionRecord>(&bytes);
             let _ = decode::<SegmentRecord>(&bytes);
             let _ = decode::<PiecesRecord>(&bytes);
+            let _ = decode::<FenceRecord>(&bytes);
             let _ = decode_inline(bytes);
         }
     }

@@ -273,6 +273,33 @@ pub(crate) fn blocks(
     Ok(found)
 }
 
+/// The whole block lists of the first of these segments, as long as all together have at most `max` blocks. Counts are
+/// looked at first: a long list is not read in vain.
+pub(crate) fn first_blocks(
+    view: &dyn View,
+    segments: impl Iterator<Item = SegmentId>,
+    max: u32,
+) -> Result<Vec<(SegmentId, Vec<BlockRecord>)>, StoreError> {
+    // What is on a segment's first page is its whole list.
+    let mut left = max.min(BLOCKS_PER_PAGE as u32);
+    let mut found = Vec::new();
+    for segment in segments {
+        if left == 0 {
+            break;
+        }
+        let count = load(view, segment)?.map_or(0, |record| record.blocks.count);
+        if count == 0 || count > left {
+            break;
+        }
+        let Some(blocks) = load_page(view, segment, 0)? else {
+            break;
+        };
+        left -= count;
+        found.push((segment, blocks));
+    }
+    Ok(found)
+}
+
 /// Answers [`super::Query::Pending`].
 pub(crate) fn pending(view: &dyn View, max: u32) -> Result<Vec<(SegmentId, u64)>, StoreError> {
     marked(view, keys::PENDING, max, |segment, value| {

@@ -2,6 +2,9 @@
 //!
 //! Parts lie under their upload's id alone: gateways draw ids at random, two uploads never share one. Completing, aborting
 //! and displacing cost a few key operations per part, at most 10,000 times.
+//!
+//! A caller that lost the answer to a completion asks again, perhaps much later and through another gateway, when no operation
+//! id tells that it is a repeat. So an object in parts remembers its upload, and answers for it as long as its key shows it.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +14,7 @@ use raft_machine::{StoreError, View};
 use super::change::{Change, Step, get, get_inline, invalid, scan_all};
 use super::fences::check_open;
 use super::multipart::{checksum_of_parts, is_possible, md5_of_parts};
-use super::objects::{Checked, check_content, current, install, judge};
+use super::objects::{Checked, check_content, current, install, judge, pieces};
 use super::records::{
     self, ContentRecord, ETagRecord, HeadRecord, Owner, PartContent, PartRecord, PieceRecord,
     PiecesRecord, UploadRecord, md5_of_hex,
@@ -114,7 +117,9 @@ pub(crate) fn complete(
     modified_ms: u64,
 ) -> Step {
     check_open(change, at)?;
-    let record = load(change.view(), at, upload)?.ok_or(Refused::NoSuchUpload)?;
+    let Some(record) = load(change.view(), at, upload)? else {
+        return repeated(change.view(), at, upload, claimed);
+    };
     let mut left_out = load_parts(change.view(), upload)?;
     let chosen = choose(&mut left_out, &claimed.parts)?;
     let size = check_sizes(&chosen, claimed.size)?;
@@ -137,14 +142,17 @@ pub(crate) fn complete(
     };
     let inline = hand_over(change, at, upload, &chosen)?;
     let written = install(change, at, head, old, inline.as_deref())?;
-    let pieces = chosen.iter().map(|(number, part)| PieceRecord {
+    let made_of = chosen.iter().map(|(number, part)| PieceRecord {
         part: *number,
         size: part.size,
         content: part.content,
     });
     change.put(
         &keys::version(keys::PIECES, at, VersionId::Null),
-        &PiecesRecord(pieces.collect()),
+        &PiecesRecord {
+            upload: Some(upload),
+            pieces: made_of.collect(),
+        },
     )?;
     for (number, part) in &left_out {
         clear_part(change, upload, *number, part)?;
@@ -152,6 +160,37 @@ pub(crate) fn complete(
     }
     forget(change, at, upload)?;
     Ok(Outcome::Written(written))
+}
+
+/// Answers a completion that was carried out before. Conditions are not judged again: they held when it took effect.
+fn repeated(view: &dyn View, at: &KeyRef, upload: UploadId, claimed: &Claimed) -> Step {
+    if let Some(head) = current(view, at)?
+        && matches!(head.content, ContentRecord::Pieces(_))
+    {
+        let made_of = pieces(view, at)?;
+        if made_of.upload == Some(upload) && is_claimed(&head, &made_of.pieces, claimed) {
+            return Ok(Outcome::Written(head.written(VersionId::Null)));
+        }
+    }
+    Err(Refused::NoSuchUpload.into())
+}
+
+/// Whether an object is what a completing caller says.
+fn is_claimed(head: &HeadRecord, pieces: &[PieceRecord], claimed: &Claimed) -> bool {
+    let listed = claimed.parts.iter();
+    let md5s: Option<Vec<[u8; 16]>> = listed.map(|part| md5_of_hex(&part.etag.0)).collect();
+    let Some(md5s) = md5s else { return false };
+    let same_parts = claimed.parts.len() == pieces.len()
+        && claimed
+            .parts
+            .iter()
+            .zip(pieces)
+            .all(|(listed, piece)| listed.part == piece.part);
+    let value = head.checksum.as_ref().map(|checksum| &checksum.value);
+    same_parts
+        && head.etag == ETagRecord::Parts(md5_of_parts(md5s.iter()), pieces.len() as u16)
+        && (claimed.checksum.is_none() || claimed.checksum.as_ref() == value)
+        && claimed.size.is_none_or(|size| size == head.size)
 }
 
 pub(crate) fn abort(change: &mut Change<'_>, at: &KeyRef, upload: UploadId) -> Step {

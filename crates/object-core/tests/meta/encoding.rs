@@ -4,7 +4,7 @@ use ids::{BucketId, SegmentId, UserId};
 use object_core::api::{Conditions, ContentHeaders, ETag, VersionId, Written};
 use object_core::meta::machine::MetaMachine;
 use object_core::meta::{
-    Command, Content, KeyRef, META_FORMAT, NewObject, Outcome, Query, Refused,
+    Answer, Command, Content, KeyRef, META_FORMAT, NewObject, Outcome, PageAt, Query, Refused,
 };
 use raft_machine::memory::MemoryStore;
 use raft_machine::{Machine, StoreError, decode, encode};
@@ -75,6 +75,31 @@ fn queries_and_outcomes_of_version_1_keep_their_bytes() {
         hex::encode(encode(META_FORMAT, &query)),
         "010103030303030303030303030303030303".to_owned() + "0102"
     );
+    let debt = Query::Debt {
+        thin: vec![],
+        after: Some(PageAt {
+            segment: SegmentId([3; 16]),
+            page: 1,
+        }),
+        max: 2,
+    };
+    assert_eq!(
+        hex::encode(encode(META_FORMAT, &debt)),
+        "01080001".to_owned() + "03030303030303030303030303030303" + "0102"
+    );
+    let read = Query::Read {
+        at: at(),
+        version: None,
+        blocks_max: 64,
+    };
+    assert_eq!(
+        hex::encode(encode(META_FORMAT, &read)),
+        "010ab0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0ac02016b".to_owned() + "0040"
+    );
+    assert_eq!(
+        hex::encode(encode(META_FORMAT, &Answer::Read(None))),
+        "010a00"
+    );
     let written = Outcome::Written(Written {
         version: VersionId::Null,
         etag: ETag("e".into()),
@@ -93,27 +118,26 @@ fn queries_and_outcomes_of_version_1_keep_their_bytes() {
 }
 
 #[test]
-fn what_is_newer_or_damaged_stops_the_machine() {
-    let apply = |bytes: &[u8]| {
-        MetaMachine::new()
-            .apply(&mut MemoryStore::default(), 1, bytes)
-            .unwrap_err()
-    };
+fn what_is_newer_stops_the_machine_and_what_is_damaged_is_refused() {
+    let apply = |bytes: &[u8]| MetaMachine::new().apply(&mut MemoryStore::default(), 1, bytes);
     let good = encode(META_FORMAT, &command());
     let mut newer = good.clone();
     newer[0] = META_FORMAT + 1;
-    assert!(matches!(apply(&newer), StoreError::Newer { .. }));
-    assert!(matches!(
-        apply(&good[..good.len() - 1]),
-        StoreError::Damaged(_)
-    ));
-    assert!(matches!(
-        apply(&[good.as_slice(), &[0]].concat()),
-        StoreError::Damaged(_)
-    ));
-    assert!(matches!(apply(&[]), StoreError::Damaged(_)));
-    assert!(matches!(
-        apply(&[META_FORMAT, 0x7F]),
-        StoreError::Damaged(_)
-    ));
+    assert!(matches!(apply(&newer), Err(StoreError::Newer { .. })));
+    for damaged in [
+        &good[..good.len() - 1],
+        &[good.as_slice(), &[0]].concat(),
+        &[],
+        &[META_FORMAT, 0x7F],
+    ] {
+        let answer = apply(damaged).unwrap();
+        let outcome: Outcome = decode("an outcome", META_FORMAT, &answer).unwrap();
+        assert!(matches!(
+            outcome,
+            Outcome::Refused(Refused::InvalidRequest(_))
+        ));
+        assert!(MetaMachine::new().admit(damaged).is_err());
+    }
+    assert!(MetaMachine::new().admit(&newer).is_err());
+    assert!(MetaMachine::new().admit(&good).is_ok());
 }

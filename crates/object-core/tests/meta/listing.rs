@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use ids::UploadId;
 use object_core::api::{ContentHeaders, ListPage, UploadInfo};
-use object_core::meta::listing::merge_pages;
+use object_core::meta::listing::{Ask, Merge};
 use object_core::meta::machine::MetaMachine;
 use object_core::meta::{Answer, Command, META_FORMAT, Outcome, Query};
 use object_core::slots::slot_of_key;
@@ -15,6 +15,8 @@ use raft_machine::{Machine, StoreError, View, Visit, decode, encode};
 use crate::scenario::{BUCKET, Group, USER, at, put_inline};
 
 const SLOTS: u16 = 4;
+/// Groups of a merged list.
+const GROUPS: usize = 8;
 
 #[derive(Debug, Clone)]
 struct Wanted {
@@ -133,6 +135,67 @@ fn filled(keys: &BTreeSet<String>, slots: &[u16]) -> Group {
     group
 }
 
+/// Keys enough for pages on which a group's share is much less than the page.
+fn many_keys() -> impl Strategy<Value = BTreeSet<String>> {
+    proptest::collection::btree_set(0..400_u32, 0..200).prop_map(|numbers| {
+        let key = |n: u32| match n % 4 {
+            0 => format!("a/{}/{n:03}", n / 20),
+            1 => format!("b{n:03}/"),
+            _ => format!("{n:03}"),
+        };
+        numbers.into_iter().map(key).collect()
+    })
+}
+
+/// Groups that keys lie in, one after another: evenly, or most of them in one group.
+fn places() -> impl Strategy<Value = Vec<usize>> {
+    let even = Just((0..GROUPS).collect::<Vec<usize>>());
+    let odd = proptest::collection::vec(0..GROUPS, 1..40);
+    let one = proptest::collection::vec(prop_oneof![9 => Just(2_usize), 1 => 0..GROUPS], 1..40);
+    prop_oneof![even, odd, one]
+}
+
+/// Groups of one slot each, with their keys.
+fn placed(keys: &BTreeSet<String>, place: impl Fn(usize, &str) -> usize) -> Vec<Group> {
+    let mut groups: Vec<Group> = (0..GROUPS).map(|_| Group::default()).collect();
+    for (n, key) in keys.iter().enumerate() {
+        let group = place(n, key);
+        groups[group].apply(&put_inline(&at(group as u16, key), b""));
+    }
+    groups
+}
+
+/// A merged page, and what it cost.
+struct Merged {
+    page: ListPage,
+    rounds: usize,
+    rows: usize,
+}
+
+/// Asks groups of one slot each until nothing more is wanted.
+fn merged(groups: &[Group], wanted: &Wanted) -> Merged {
+    let mut merge = Merge::new(groups.len(), wanted.after.clone(), wanted.max as usize);
+    let (mut rounds, mut rows) = (0, 0);
+    loop {
+        let asked = merge.wanted();
+        if asked.is_empty() {
+            let page = merge.finish();
+            return Merged { page, rounds, rows };
+        }
+        rounds += 1;
+        for Ask { group, after, max } in asked {
+            let wanted = Wanted {
+                after,
+                max: max as u32,
+                ..wanted.clone()
+            };
+            let page = page_of(groups[group].ask(&query(&wanted, vec![group as u16])));
+            rows += page.objects.len() + page.common_prefixes.len();
+            merge.add(group, page);
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
@@ -158,7 +221,7 @@ proptest! {
     }
 
     #[test]
-    fn merged_pages_of_groups_show_everything_once_and_in_order(
+    fn pages_of_groups_that_gave_little_still_show_everything_once_and_in_order(
         keys in keys(),
         mut wanted in wanted(),
         short in 1..8_u32,
@@ -168,11 +231,12 @@ proptest! {
         let groups = parts.map(|slots| filled(&keys, slots));
         let mut left = everything(&keys, &wanted);
         loop {
-            let ask = |(group, slots): (&Group, &[u16]), max| {
-                page_of(group.ask(&query(&Wanted { max, ..wanted.clone() }, slots.to_vec())))
-            };
-            let pages = vec![ask((&groups[0], parts[0]), wanted.max), ask((&groups[1], parts[1]), short)];
-            let page = merge_pages(pages, wanted.max as usize);
+            let mut merge = Merge::new(2, wanted.after.clone(), wanted.max as usize);
+            for (at, max) in [(0, wanted.max), (1, short)] {
+                let query = query(&Wanted { max, ..wanted.clone() }, parts[at].to_vec());
+                merge.add(at, page_of(groups[at].ask(&query)));
+            }
+            let page = merge.finish();
             let shown = names(&page);
             prop_assert!(shown.len() <= wanted.max as usize);
             prop_assert!(page.next.is_none() || !shown.is_empty(), "a page that goes on shows something");
@@ -186,6 +250,31 @@ proptest! {
             }
         }
         prop_assert!(left.is_empty(), "not shown: {left:?}");
+    }
+
+    #[test]
+    fn merged_pages_are_those_of_all_keys_however_these_lie(
+        keys in prop_oneof![keys(), many_keys()],
+        places in places(),
+        mut wanted in wanted(),
+        max in proptest::sample::select(&[1_u32, 2, 7, 40, 70, 150, 1000][..]),
+    ) {
+        let groups = placed(&keys, |at, _| places[at % places.len()]);
+        wanted.max = max;
+        let mut left = everything(&keys, &wanted);
+        loop {
+            let Merged { page, rounds, .. } = merged(&groups, &wanted);
+            prop_assert!(rounds <= 2, "{rounds} rounds");
+            let rest = left.split_off(left.len().min(max as usize));
+            prop_assert_eq!(names(&page), &left[..]);
+            prop_assert_eq!(page.next.as_ref(), left.last().filter(|_| !rest.is_empty()));
+            left = rest;
+            match page.next {
+                Some(next) => wanted.after = Some(next),
+                None => break,
+            }
+        }
+        prop_assert!(left.is_empty());
     }
 
     #[test]
@@ -246,16 +335,39 @@ fn an_empty_page_is_empty_and_final() {
         page_of(group.ask(&query(&wanted, vec![0, 1, 2, 3]))),
         ListPage::default()
     );
-    assert_eq!(
-        merge_pages(
-            vec![ListPage {
-                next: Some("a".into()),
-                ..ListPage::default()
-            }],
-            0
-        ),
-        ListPage::default()
+    let mut merge = Merge::new(1, None, 0);
+    assert_eq!(merge.wanted(), []);
+    merge.add(
+        0,
+        ListPage {
+            next: Some("a".into()),
+            ..ListPage::default()
+        },
     );
+    assert_eq!(merge.finish(), ListPage::default());
+}
+
+#[test]
+fn a_page_of_keys_that_are_spread_evenly_takes_little_more_than_it_shows() {
+    let keys: BTreeSet<String> = (0..4000).map(|n| format!("key-{n:05}")).collect();
+    let mut wanted = Wanted {
+        prefix: String::new(),
+        delimiter: None,
+        after: None,
+        max: 1000,
+    };
+    let hashed = |_, key: &str| usize::from(slot_of_key(BUCKET, key, GROUPS as u16));
+    let groups = placed(&keys, hashed);
+    let Merged { page, rounds, rows } = merged(&groups, &wanted);
+    assert_eq!((page.objects.len(), rounds), (1000, 1));
+    assert!(rows < 1500, "{rows} rows for 1000 keys");
+    // All in one group: what its first page lacks is asked for, and nothing of the others.
+    let groups = placed(&keys, |_, _| 3);
+    let Merged { page, rounds, rows } = merged(&groups, &wanted);
+    assert_eq!((page.objects.len(), rounds, rows), (1000, 2, 1000));
+    wanted.max = 5;
+    let Merged { rounds, rows, .. } = merged(&groups, &wanted);
+    assert_eq!((rounds, rows), (1, 5));
 }
 
 /// Counts the rows that are read.
@@ -319,4 +431,24 @@ fn the_cost_of_a_page_does_not_depend_on_the_size_of_the_bucket() {
     let (shown, read) = rows(&page);
     assert_eq!(shown, 40);
     assert!(read <= 4 * (16 + 16), "{read} rows for 40 keys");
+}
+
+#[test]
+fn a_page_of_one_slot_reads_one_row_more_than_it_shows() {
+    let mut group = Group::default();
+    for n in 0..200 {
+        group.apply(&put_inline(&at(0, &format!("{n:03}")), b""));
+    }
+    let wanted = Wanted {
+        prefix: String::new(),
+        delimiter: None,
+        after: None,
+        max: 40,
+    };
+    let view = Counted(&group, Cell::new(0));
+    let answer = MetaMachine::new()
+        .query(&view, &encode(META_FORMAT, &query(&wanted, vec![0])))
+        .unwrap();
+    let page = page_of(decode("answer", META_FORMAT, &answer).unwrap());
+    assert_eq!((page.objects.len(), view.1.get()), (40, 41));
 }

@@ -2,8 +2,10 @@
 
 mod commands;
 mod cost;
+mod deletions;
 mod encoding;
 mod listing;
 mod model;
 mod scenario;
+mod sizes;
 mod uploads;

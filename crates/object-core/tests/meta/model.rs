@@ -1,17 +1,17 @@
 //! What a group should do, said plainly: whole values in maps, and a copy to go back to when a command is refused.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use ids::{SegmentId, UploadId};
 use object_core::api::{
-    Conditions, ContentHeaders, ETag, ETagMatch, ObjectHead, PART_BYTES_MIN, PartInfo, UploadInfo,
-    VersionId, Written,
+    CompletedPart, Conditions, ContentHeaders, ETag, ETagMatch, ObjectHead, PART_BYTES_MIN,
+    PartInfo, UploadInfo, VersionId, Written,
 };
 use object_core::digest::md5_of;
 use object_core::meta::{
-    BLOCKS_PER_PAGE, BlockRecord, Command, Content, KeyRef, MetaStats, Outcome, PieceContent,
-    Refused, Stored, StoredSegment,
+    BLOCKS_PER_PAGE, BlockRecord, Command, Content, DeletionAttempt, KeyRef, MetaStats, Outcome,
+    PieceContent, Refused, Stored, StoredSegment,
 };
 
 #[derive(Debug, Clone, PartialEq)]
@@ -42,7 +42,10 @@ pub struct Model {
     pub objects: BTreeMap<(u16, String), (ObjectHead, Stored)>,
     pub uploads: BTreeMap<UploadId, Upload>,
     pub segments: BTreeMap<SegmentId, Segment>,
-    pub fences: BTreeSet<u16>,
+    /// Newest attempt to delete the bucket that a slot has seen, and whether it fenced the slot.
+    pub fences: BTreeMap<u16, (DeletionAttempt, bool)>,
+    /// By slot and key of objects in parts: what they were completed from.
+    pub completed: BTreeMap<(u16, String), (UploadId, Vec<CompletedPart>)>,
 }
 
 fn place(at: &KeyRef) -> (u16, String) {
@@ -166,6 +169,7 @@ impl Model {
                 if !matches!(version, Some(VersionId::Numbered(_)))
                     && let Some((_, stored)) = self.objects.remove(&place(at))
                 {
+                    self.completed.remove(&place(at));
                     self.doom(&stored);
                 }
                 Ok(Outcome::Done)
@@ -226,6 +230,9 @@ impl Model {
                 ..
             } => {
                 self.check_open(at)?;
+                if let Some(written) = self.repeated(at, *upload, parts, *size) {
+                    return Ok(written);
+                }
                 let Upload {
                     headers,
                     parts: mut uploaded,
@@ -280,7 +287,10 @@ impl Model {
                     parts: Some(pieces.len() as u16),
                     owner: info.owner,
                 };
-                Ok(self.show(at, head, Stored::Segments(pieces)))
+                let written = self.show(at, head, Stored::Segments(pieces));
+                let listed = (*upload, parts.clone());
+                self.completed.insert(place(at), listed);
+                Ok(written)
             }
             Command::AbortUpload { at, upload } => {
                 self.check_open(at)?;
@@ -328,28 +338,55 @@ impl Model {
                 }
                 Ok(Outcome::Done)
             }
-            Command::FenceSlots { slots, .. } => {
+            Command::FenceSlots { slots, attempt, .. } => {
+                let mut seen = slots.iter().filter_map(|slot| self.fences.get(slot));
+                let called_off = (*attempt, false);
+                if seen.any(|seen| seen.0 > *attempt || *seen == called_off) {
+                    return Err(Refused::Overtaken);
+                }
                 let objects = self.objects.keys().map(|(slot, _)| *slot);
                 let uploads = self.uploads.values().map(|upload| upload.at.slot);
                 if objects.chain(uploads).any(|slot| slots.contains(&slot)) {
                     return Err(Refused::SlotNotEmpty);
                 }
-                self.fences.extend(slots);
+                self.fences
+                    .extend(slots.iter().map(|slot| (*slot, (*attempt, true))));
                 Ok(Outcome::Done)
             }
-            Command::UnfenceSlots { slots, .. } => {
-                self.fences.retain(|slot| !slots.contains(slot));
+            Command::UnfenceSlots { slots, attempt, .. } => {
+                let mut seen = slots.iter().filter_map(|slot| self.fences.get(slot));
+                if seen.any(|(newest, _)| newest > attempt) {
+                    return Err(Refused::Overtaken);
+                }
+                self.fences
+                    .extend(slots.iter().map(|slot| (*slot, (*attempt, false))));
                 Ok(Outcome::Done)
             }
         }
     }
 
     fn check_open(&self, at: &KeyRef) -> Result<(), Refused> {
-        if self.fences.contains(&at.slot) {
-            Err(Refused::Fenced)
-        } else {
-            Ok(())
+        match self.fences.get(&at.slot) {
+            Some((_, true)) => Err(Refused::Fenced),
+            _ => Ok(()),
         }
+    }
+
+    /// The answer to a completion that was carried out before and comes again.
+    fn repeated(
+        &self,
+        at: &KeyRef,
+        upload: UploadId,
+        parts: &[CompletedPart],
+        size: Option<u64>,
+    ) -> Option<Outcome> {
+        if self.upload(at, upload).is_ok() {
+            return None;
+        }
+        let (completed, listed) = self.completed.get(&place(at))?;
+        let (head, _) = self.objects.get(&place(at))?;
+        let same = *completed == upload && listed == parts;
+        (same && size.is_none_or(|size| size == head.size)).then(|| Outcome::Written(written(head)))
     }
 
     fn upload(&self, at: &KeyRef, upload: UploadId) -> Result<&Upload, Refused> {
@@ -438,13 +475,8 @@ impl Model {
     }
 
     fn show(&mut self, at: &KeyRef, head: ObjectHead, stored: Stored) -> Outcome {
-        let written = Written {
-            version: head.version,
-            etag: head.etag.clone(),
-            size: head.size,
-            modified_ms: head.modified_ms,
-            checksum: head.checksum.clone(),
-        };
+        let written = written(&head);
+        self.completed.remove(&place(at));
         if let Some((_, displaced)) = self.objects.insert(place(at), (head, stored)) {
             self.doom(&displaced);
         }
@@ -469,6 +501,16 @@ impl Model {
             );
             segment.state = State::Doomed;
         }
+    }
+}
+
+fn written(head: &ObjectHead) -> Written {
+    Written {
+        version: head.version,
+        etag: head.etag.clone(),
+        size: head.size,
+        modified_ms: head.modified_ms,
+        checksum: head.checksum.clone(),
     }
 }
 

@@ -1,13 +1,13 @@
 //! Multipart uploads and life of segments, case by case.
 
 use object_core::api::{
-    Checksum, ChecksumKind, ChecksumScope, CompletedPart, Conditions, ContentHeaders,
+    Checksum, ChecksumKind, ChecksumScope, CompletedPart, Conditions, ContentHeaders, ETagMatch,
     PART_BYTES_MIN, PartInfo,
 };
 use object_core::digest::checksum_of;
 use object_core::meta::{
-    Answer, BLOCKS_PER_PAGE, Command, Content, KeyRef, Outcome, PieceContent, Query, Refused,
-    Stored, StoredSegment,
+    Answer, BLOCKS_PER_PAGE, BlockRecord, Command, Content, DeletionAttempt, KeyRef, Outcome,
+    PieceContent, Query, Refused, Stored, StoredSegment,
 };
 
 use crate::scenario::{
@@ -109,17 +109,60 @@ fn completing_moves_listed_parts_and_dooms_the_others_and_the_old_object() {
         },
     ];
     assert_eq!(group.stored(&at), Some(Stored::Segments(pieces)));
-    assert_eq!(
-        refused(group.apply(&complete(&at, &[1, 3], None))),
-        Refused::NoSuchUpload
-    );
-
     assert!(matches!(
         group.apply(&put_inline(&at, b"new")),
         Outcome::Written(_)
     ));
     assert_eq!(group.doomed(), [segment(1), segment(2), segment(9)]);
     assert_eq!(group.stored(&at), Some(Stored::Inline(b"new".to_vec())));
+}
+
+#[test]
+fn a_completion_that_comes_again_gets_the_same_answer_while_its_object_stands() {
+    let (mut group, at) = (Group::default(), at(0, "k"));
+    three_parts(&mut group, &at);
+    let first = group.apply(&complete(&at, &[1, 3], None));
+    assert!(matches!(first, Outcome::Written(_)), "{first:?}");
+    let after = group.store.clone();
+    // As the client sent it the first time: only where nothing is, and the clock has gone on.
+    let mut again = complete(&at, &[1, 3], None);
+    if let Command::CompleteUpload {
+        conditions,
+        modified_ms,
+        ..
+    } = &mut again
+    {
+        conditions.if_none_match = Some(ETagMatch::Any);
+        *modified_ms = 99;
+    }
+    assert_eq!(group.apply(&again), first);
+    assert!(group.store == after, "a repeat changes nothing");
+
+    let mut differently = vec![
+        complete(&at, &[1], None),
+        complete(&at, &[1, 2], None),
+        complete(&at, &[1, 2, 3], None),
+        complete(&at, &[], None),
+        complete(&at, &[1, 3], Some(vec![1])),
+        complete(&crate::scenario::at(0, "other"), &[1, 3], None),
+    ];
+    let (mut other_size, mut other_upload) = (again.clone(), again.clone());
+    if let Command::CompleteUpload { size, .. } = &mut other_size {
+        *size = Some(1);
+    }
+    if let Command::CompleteUpload { upload: id, .. } = &mut other_upload {
+        *id = upload(2);
+    }
+    differently.extend([other_size, other_upload]);
+    for command in &differently {
+        let outcome = refused(group.apply(command));
+        assert_eq!(outcome, Refused::NoSuchUpload, "{command:?}");
+    }
+
+    group.apply(&put_inline(&at, b"new"));
+    assert_eq!(refused(group.apply(&again)), Refused::NoSuchUpload);
+    group.apply(&delete(&at));
+    assert_eq!(refused(group.apply(&again)), Refused::NoSuchUpload);
 }
 
 #[test]
@@ -289,7 +332,7 @@ fn pages_come_whole_and_in_order_and_are_found_by_number() {
 }
 
 #[test]
-fn debt_is_walked_segment_by_segment_and_thin_epochs_are_found() {
+fn debt_is_walked_page_by_page_and_thin_epochs_are_found() {
     let mut group = Group::default();
     for id in 1..=20 {
         let at = at(0, &format!("key {id}"));
@@ -307,29 +350,7 @@ fn debt_is_walked_segment_by_segment_and_thin_epochs_are_found() {
             Outcome::Written(_)
         ));
     }
-    let walk = |thin: Vec<ids::Epoch>, max| {
-        let (mut found, mut after) = (Vec::new(), None);
-        loop {
-            match group.ask(&Query::Debt {
-                thin: thin.clone(),
-                after,
-                max,
-            }) {
-                Answer::Debt { blocks, next } => {
-                    found.extend(
-                        blocks
-                            .into_iter()
-                            .map(|(segment, number, _)| (segment.0[0], number)),
-                    );
-                    match next {
-                        Some(next) => after = Some(next),
-                        None => return found,
-                    }
-                }
-                other => panic!("{other:?}"),
-            }
-        }
-    };
+    let walk = |thin, max| walk_debt(&group, thin, max);
     let odd: Vec<(u8, u32)> = (1..=20)
         .filter(|id| id % 2 == 1)
         .map(|id| (id, 0))
@@ -340,12 +361,72 @@ fn debt_is_walked_segment_by_segment_and_thin_epochs_are_found() {
     assert_eq!(walk(vec![ids::Epoch(7)], 3), all);
 }
 
+/// Segment and number of all blocks that want repair.
+fn walk_debt(group: &Group, thin: Vec<ids::Epoch>, max: u32) -> Vec<(u8, u32)> {
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let query = Query::Debt {
+            thin: thin.clone(),
+            after,
+            max,
+        };
+        match group.ask(&query) {
+            Answer::Debt { blocks, next } => {
+                found.extend(
+                    blocks
+                        .into_iter()
+                        .map(|(segment, number, _)| (segment.0[0], number)),
+                );
+                match next {
+                    Some(next) => after = Some(next),
+                    None => return found,
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn the_last_pages_of_a_long_segment_are_found_too() {
+    const PAGES: u32 = 17;
+    let mut group = Group::default();
+    let newer = BlockRecord {
+        epoch: ids::Epoch(8),
+        ..block(4, 0)
+    };
+    for (id, pages) in [(1, PAGES), (2, 0)] {
+        let at = at(0, &format!("key {id}"));
+        let content = group.pending(&at, id, 4);
+        for page in 0..pages {
+            let append = Command::AppendBlocks {
+                segment: segment(id),
+                page,
+                blocks: vec![newer.clone(); BLOCKS_PER_PAGE],
+            };
+            assert_eq!(group.apply(&append), Outcome::Done);
+        }
+        let size = (u64::from(pages) * BLOCKS_PER_PAGE as u64 + 1) * 4;
+        assert!(matches!(
+            group.apply(&put(&at, size, content)),
+            Outcome::Written(_)
+        ));
+    }
+    let last = PAGES * BLOCKS_PER_PAGE as u32;
+    assert_eq!(
+        walk_debt(&group, vec![ids::Epoch(7)], 3),
+        [(1, last), (2, 0)]
+    );
+    assert_eq!(walk_debt(&group, vec![], 3), []);
+}
+
 #[test]
 fn a_fence_needs_an_empty_slot_and_refuses_all_writes() {
     let (mut group, at) = (Group::default(), at(0, "k"));
     let fence = Command::FenceSlots {
         bucket: BUCKET,
         slots: vec![0, 1],
+        attempt: DeletionAttempt(1),
     };
     group.apply(&put_inline(&at, b"x"));
     assert_eq!(refused(group.apply(&fence)), Refused::SlotNotEmpty);
@@ -389,7 +470,8 @@ fn a_fence_needs_an_empty_slot_and_refuses_all_writes() {
     assert_eq!(
         group.apply(&Command::UnfenceSlots {
             bucket: BUCKET,
-            slots: vec![0, 1]
+            slots: vec![0, 1],
+            attempt: DeletionAttempt(1),
         }),
         Outcome::Done
     );

@@ -1,6 +1,6 @@
 //! Objects: put, get, head, delete, copy.
 
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use object_core::api::{
     self, ByteRange, Caller, ChecksumKind, CopyRequest, DeleteRequest, GetRequest, Got,
     ObjectError, PutRequest, Written,
@@ -145,6 +145,7 @@ impl Service {
         sent: &HeaderMap,
         read: Read,
     ) -> S3Result<Got> {
+        let by_part = asked.part.is_some();
         let range = match asked.part {
             None => headers::range(sent),
             Some(_) if sent.contains_key(http::header::RANGE) => {
@@ -178,7 +179,7 @@ impl Service {
             }
         };
         got.map_err(|error| match error {
-            ObjectError::NotModified => not_modified(sent),
+            ObjectError::InvalidRange { .. } if by_part => no_such_part(),
             other => to_s3(other),
         })
     }
@@ -329,12 +330,26 @@ enum Read {
     Head,
 }
 
-/// A source that is not modified fails a condition; only reads answer 304.
+/// A source that is not modified fails a condition, and a range beyond a source is a bad argument; only reads answer 304
+/// and 416.
 pub(super) fn source_refusal(error: ObjectError) -> S3Error {
-    match error {
-        ObjectError::NotModified => to_s3(ObjectError::PreconditionFailed("x-amz-copy-source-if")),
-        other => to_s3(other),
-    }
+    to_s3(match error {
+        ObjectError::NotModified { .. } => ObjectError::PreconditionFailed("x-amz-copy-source-if"),
+        ObjectError::InvalidRange { size } => ObjectError::InvalidArgument {
+            name: "x-amz-copy-source-range",
+            why: format!("the source has {size} bytes"),
+        },
+        other => other,
+    })
+}
+
+/// A part that the object does not have.
+fn no_such_part() -> S3Error {
+    errors::custom(
+        "InvalidPartNumber",
+        StatusCode::RANGE_NOT_SATISFIABLE,
+        "The requested partnumber is not satisfiable",
+    )
 }
 
 pub(super) fn source(source: &CopySource, headers: &HeaderMap) -> S3Result<api::CopySource> {
@@ -392,20 +407,6 @@ fn one_delete(bucket: &str, object: ObjectIdentifier) -> S3Result<DeleteRequest>
             ..Default::default()
         },
     })
-}
-
-/// A 304 names the version that the caller has.
-fn not_modified(sent: &HeaderMap) -> S3Error {
-    let error = to_s3(ObjectError::NotModified);
-    match sent
-        .get(http::header::IF_NONE_MATCH)
-        .map(|v| (v, headers::tags(v, true)))
-    {
-        Some((value, api::ETagMatch::OneOf(tags))) if tags.len() == 1 => {
-            errors::with_header(error, http::header::ETAG, value.clone())
-        }
-        _ => error,
-    }
 }
 
 fn content_range(got: &Got) -> Option<String> {

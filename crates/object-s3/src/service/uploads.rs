@@ -4,7 +4,7 @@ use http::HeaderMap;
 use ids::UploadId;
 use object_core::api::{
     self, Caller, ChecksumKind, ChecksumScope, CompleteRequest, CreateUploadRequest, ETag,
-    ListRequest, PartInfo, PartRequest, UploadInfo,
+    ListRequest, ObjectError, PART_NUMBER_MAX, PartInfo, PartRequest, UploadInfo,
 };
 use object_core::digest::name_of;
 use s3s::dto::*;
@@ -18,6 +18,9 @@ use crate::body::{self, Fault};
 use crate::checksums::{self, fill_checksum};
 use crate::errors::to_s3;
 use crate::headers::{self, sent, signed, timestamp};
+
+/// More letters than the checksum of a part has: SHA-256 has 44, and a number of parts may follow.
+const CHECKSUM_TEXT_MAX: usize = 64;
 
 impl Service {
     pub(super) async fn new_upload(
@@ -125,10 +128,10 @@ impl Service {
             .unwrap_or_default();
         let headers = sent(&request);
         let sum = checksums::from_headers(headers)?;
-        if listed.is_empty() {
+        if listed.is_empty() || listed.len() > usize::from(PART_NUMBER_MAX) {
             return Err(s3_error!(
                 MalformedXML,
-                "an object is made of at least one part"
+                "an object is made of 1 to {PART_NUMBER_MAX} parts"
             ));
         }
         let host = headers
@@ -296,8 +299,7 @@ fn algorithm(kind: ChecksumKind) -> ChecksumAlgorithm {
 
 /// An upload id that nobody handed out is an upload that doesn't exist.
 fn upload_id(text: &str) -> S3Result<UploadId> {
-    text.parse()
-        .map_err(|_| to_s3(api::ObjectError::NoSuchUpload))
+    text.parse().map_err(|_| to_s3(ObjectError::NoSuchUpload))
 }
 
 /// `x-amz-checksum-algorithm` and `-type`; S3's default is composite, except for CRC64NVME, which only covers objects.
@@ -341,12 +343,28 @@ fn listed_part(listed: CompletedPart) -> S3Result<api::CompletedPart> {
     ];
     let sum = sums
         .into_iter()
-        .find_map(|(kind, text)| text.map(|t| checksums::value(kind, &t)));
+        .find_map(|(kind, text)| text.map(|t| part_checksum(kind, &t)));
     Ok(api::CompletedPart {
         part: part_number(number)?,
-        etag: ETag(tag.into_value().trim_matches('"').to_owned()),
+        etag: part_tag(tag.value())?,
         checksum: sum.transpose()?,
     })
+}
+
+/// The ETag of a part is an MD5, with or without quotes. What else is listed is no part's, and might be of any length.
+fn part_tag(text: &str) -> S3Result<ETag> {
+    let digits = text.trim_matches('"');
+    if digits.len() != 32 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(to_s3(ObjectError::InvalidPart));
+    }
+    Ok(ETag(digits.to_owned()))
+}
+
+fn part_checksum(kind: ChecksumKind, text: &str) -> S3Result<Vec<u8>> {
+    if text.len() > CHECKSUM_TEXT_MAX {
+        return Err(to_s3(ObjectError::InvalidPart));
+    }
+    checksums::value(kind, text)
 }
 
 fn part(info: &PartInfo) -> Part {
@@ -377,5 +395,52 @@ fn upload(names: Names, caller: &Caller, info: UploadInfo) -> MultipartUpload {
         storage_class: Some(StorageClass::from_static(StorageClass::STANDARD)),
         upload_id: Some(info.upload.to_string()),
         key: Some(names.write(info.key)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(tag: &str, sum: Option<String>) -> S3Result<api::CompletedPart> {
+        listed_part(CompletedPart {
+            part_number: Some(1),
+            e_tag: Some(s3s::dto::ETag::Strong(tag.to_owned())),
+            checksum_sha256: sum,
+            ..Default::default()
+        })
+    }
+
+    fn code(listed: S3Result<api::CompletedPart>) -> String {
+        listed.unwrap_err().code().as_str().to_owned()
+    }
+
+    #[test]
+    fn parts_are_listed_with_an_md5_in_quotes_or_not() {
+        let md5 = "0123456789abcdef".repeat(2);
+        for tag in [md5.clone(), format!("\"{md5}\"")] {
+            assert_eq!(listed(&tag, None).unwrap().etag, ETag(md5.clone()));
+        }
+        let long = "f".repeat(100_000);
+        let others = [
+            String::new(),
+            "x".into(),
+            format!("{md5}-1"),
+            "g".repeat(32),
+        ];
+        for tag in others.iter().chain([&long]) {
+            assert_eq!(code(listed(tag, None)), "InvalidPart", "{}", tag.len());
+        }
+    }
+
+    #[test]
+    fn checksums_of_listed_parts_have_their_length() {
+        let md5 = "0".repeat(32);
+        let sum = format!("{}=", "A".repeat(43));
+        let part = listed(&md5, Some(sum.clone())).unwrap();
+        assert_eq!(part.checksum, Some(vec![0; 32]));
+        let long = format!("{sum}-{}", "1".repeat(100_000));
+        assert_eq!(code(listed(&md5, Some(long))), "InvalidPart");
+        assert_eq!(code(listed(&md5, Some("AAAA".into()))), "InvalidRequest");
     }
 }

@@ -42,6 +42,7 @@ impl KeyDirectory for Keys {
             user: UserId([user; 16]),
             name: name.into(),
             admin: false,
+            may_write: true,
         };
         Some(KeyEntry {
             secret: key.secret.into(),
@@ -56,6 +57,7 @@ pub fn alice() -> Caller {
         user: UserId([1; 16]),
         name: "alice".into(),
         admin: false,
+        may_write: true,
     }
 }
 

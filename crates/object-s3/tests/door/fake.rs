@@ -104,11 +104,22 @@ fn current(stored: &Stored) -> Current<'_> {
     }
 }
 
-fn failed(failed: Failed) -> ObjectError {
+fn not_read(failed: Failed, head: &ObjectHead) -> ObjectError {
     match failed {
         Failed::Precondition(name) => ObjectError::PreconditionFailed(name),
-        Failed::NotModified => ObjectError::NotModified,
+        Failed::NotModified => ObjectError::NotModified {
+            etag: head.etag.clone(),
+            modified_ms: head.modified_ms,
+        },
         Failed::NoSuchKey => ObjectError::NoSuchKey,
+    }
+}
+
+fn not_written(failed: Failed) -> ObjectError {
+    match failed {
+        Failed::Precondition(name) => ObjectError::PreconditionFailed(name),
+        Failed::NoSuchKey => ObjectError::NoSuchKey,
+        Failed::NotModified => unreachable!("only reads are answered so"),
     }
 }
 
@@ -193,7 +204,8 @@ impl Fake {
         if request.version.is_some_and(|v| v != VersionId::Null) {
             return Err(ObjectError::NoSuchVersion);
         }
-        conditions::check_read(&request.conditions, current(&stored)).map_err(failed)?;
+        conditions::check_read(&request.conditions, current(&stored))
+            .map_err(|failed| not_read(failed, &stored.head))?;
         let range = range_of(&stored, request.range)?;
         Ok((stored, range))
     }
@@ -209,7 +221,7 @@ impl Fake {
         stored.head.modified_ms = state.now();
         stored.head.owner = caller.user;
         let objects = state.bucket(caller, bucket)?;
-        conditions::check_write(conditions, objects.get(key).map(current)).map_err(failed)?;
+        conditions::check_write(conditions, objects.get(key).map(current)).map_err(not_written)?;
         let head = stored.head.clone();
         objects.insert(key.to_owned(), stored);
         Ok(Written {
@@ -346,7 +358,7 @@ impl Objects for Fake {
         let mut state = self.state();
         let objects = state.bucket(caller, &request.bucket)?;
         conditions::check_write(&request.conditions, objects.get(&request.key).map(current))
-            .map_err(failed)?;
+            .map_err(not_written)?;
         objects.remove(&request.key);
         Ok(())
     }

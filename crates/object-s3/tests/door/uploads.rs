@@ -106,6 +106,11 @@ async fn parts_become_an_object() {
         format!("bytes {MIN}-{}/{}", MIN + 9, MIN + 10)
     );
     door.get("/bkt/big")
+        .query("partNumber", "3")
+        .send()
+        .await
+        .refused(416, "InvalidPartNumber");
+    door.get("/bkt/big")
         .query("uploadId", &upload)
         .send()
         .await
@@ -132,6 +137,7 @@ async fn parts_can_be_copied() {
     };
     let etag = copy("bytes=2-4").await.expect(200).element("ETag");
     copy("bytes=2-").await.refused(400, "InvalidArgument");
+    copy("bytes=20-30").await.refused(400, "InvalidArgument");
     let done = door
         .post("/bkt/k")
         .query("uploadId", &upload)
@@ -170,6 +176,10 @@ async fn upload_refusals_have_s3s_codes() {
         .await
         .refused(400, "MalformedXML");
     complete(String::new()).await.refused(400, "MalformedXML");
+    let too_many = vec![(1, &*one); 10_001];
+    complete(complete_xml(&too_many))
+        .await
+        .refused(400, "MalformedXML");
     let none = "0f".repeat(16);
     for unknown in [&*none, "made-up"] {
         door.get("/bkt/k")

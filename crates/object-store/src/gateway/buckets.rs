@@ -1,11 +1,25 @@
 //! Buckets: made and forgotten in the directory; fenced in the groups before they go.
+//!
+//! # A deletion
+//! ```text
+//! begin (directory) ─▶ fence all slots, group by group ─▶ remove (directory)
+//!                            │ a slot holds something
+//!                            └──▶ unfence all slots ─▶ call off (directory)
+//! ```
+//! It runs in a task of its own: a client that goes away doesn't break it off. If it breaks off anyway (the node dies, a
+//! group is away), the bucket stays fenced in part until the job [`crate::jobs::finish_deletions`] makes a new attempt.
+//! A newer attempt overtakes an older one: see `object_core::meta::fences` for why no object is lost then.
 
-use ids::{BucketId, GroupId};
+use std::sync::Arc;
+
+use ids::BucketId;
 use object_core::api::{BucketInfo, Caller, ObjectError, Result};
-use object_core::meta::Command;
+use object_core::meta::{Command, DeletionAttempt, Outcome, Refused};
+use tokio::sync::OwnedSemaphorePermit;
+use tracing::Instrument;
 
 use crate::gateway::{Context, refusals};
-use crate::placement::{BucketEntry, BucketState, DirectoryError, NewBucket};
+use crate::placement::{BucketEntry, DirectoryError, NewBucket};
 
 impl Context {
     pub async fn create_bucket(&self, caller: &Caller, name: &str) -> Result<BucketInfo> {
@@ -31,55 +45,80 @@ impl Context {
         Ok(info(self.bucket(caller, name).await?))
     }
 
+    /// All of the caller's buckets, those too that are being deleted: it may turn out that they stay.
     pub async fn list_buckets(&self, caller: &Caller) -> Result<Vec<BucketInfo>> {
         let buckets = self.directory.list(caller.user).await;
         let buckets = buckets.map_err(|error| refusals::directory("", error))?;
-        Ok(buckets
-            .into_iter()
-            .filter(|bucket| bucket.state == BucketState::Active)
-            .map(info)
-            .collect())
+        Ok(buckets.into_iter().map(info).collect())
     }
 
-    /// Fences all key slots, then forgets the bucket. A bucket that holds something is opened again. A deletion that
-    /// broke off leaves the bucket fenced in part; deleting it again goes on.
-    pub async fn delete_bucket(&self, caller: &Caller, name: &str) -> Result<()> {
-        let bucket = self.bucket(caller, name).await?;
-        let directory = |error| refusals::directory(name, error);
-        self.directory
-            .set_deleting(&bucket)
-            .await
-            .map_err(directory)?;
-        let mut fenced = Vec::new();
-        for (group, slots) in self.slots_by_group(&bucket) {
+    /// Removes a bucket that holds nothing; `place` is held until that is done.
+    pub async fn delete_bucket(
+        self: &Arc<Self>,
+        caller: &Caller,
+        name: &str,
+        place: OwnedSemaphorePermit,
+    ) -> Result<()> {
+        let bucket = self.bucket_now(caller, name).await?;
+        let context = self.clone();
+        let deletion = async move {
+            let _place = place;
+            let attempt = context.directory.begin_deletion(&bucket).await;
+            context.carry_deletion_out(&bucket, attempt).await
+        };
+        let ended = tokio::spawn(deletion.in_current_span()).await;
+        ended.unwrap_or_else(|_| Err(ObjectError::Internal("a deletion broke off".into())))
+    }
+
+    /// Makes a new attempt for one that seems to have broken off.
+    pub async fn resume_deletion(&self, bucket: &BucketEntry) -> Result<()> {
+        let attempt = self.directory.resume_deletion(bucket).await;
+        self.carry_deletion_out(bucket, attempt).await
+    }
+
+    async fn carry_deletion_out(
+        &self,
+        bucket: &BucketEntry,
+        attempt: std::result::Result<DeletionAttempt, DirectoryError>,
+    ) -> Result<()> {
+        let directory = |error| refusals::directory(&bucket.name, error);
+        let attempt = attempt.map_err(directory)?;
+        for (group, slots) in self.slots_by_group(bucket) {
             let fence = Command::FenceSlots {
                 bucket: bucket.id,
-                slots: slots.clone(),
+                slots,
+                attempt,
             };
-            fenced.push((group, slots));
-            let outcome = self.meta.propose(group, &fence).await?;
-            if let Err(error) = refusals::done(name, outcome) {
-                self.call_deletion_off(&bucket, fenced).await?;
-                return Err(error);
+            match self.meta.propose(group, &fence).await? {
+                Outcome::Refused(Refused::SlotNotEmpty) => {
+                    if let Err(error) = self.call_deletion_off(bucket, attempt).await {
+                        tracing::warn!(bucket = %bucket.id, %error, "a bucket stays fenced for a while");
+                    }
+                    return Err(ObjectError::BucketNotEmpty);
+                }
+                outcome => refusals::done(&bucket.name, outcome)?,
             }
         }
-        self.directory.remove(&bucket).await.map_err(directory)
+        let removed = self.directory.remove(bucket, attempt).await;
+        removed.map_err(directory)
     }
 
+    /// Opens all slots, for an older attempt that broke off may have got further than this one.
     async fn call_deletion_off(
         &self,
         bucket: &BucketEntry,
-        fenced: Vec<(GroupId, Vec<u16>)>,
+        attempt: DeletionAttempt,
     ) -> Result<()> {
-        for (group, slots) in fenced {
+        for (group, slots) in self.slots_by_group(bucket) {
             let unfence = Command::UnfenceSlots {
                 bucket: bucket.id,
                 slots,
+                attempt,
             };
             refusals::done(&bucket.name, self.meta.propose(group, &unfence).await?)?;
         }
-        let active = self.directory.set_active(bucket).await;
-        active.map_err(|error| refusals::directory(&bucket.name, error))
+        let called_off = self.directory.call_deletion_off(bucket, attempt).await;
+        called_off.map_err(|error| refusals::directory(&bucket.name, error))
     }
 }
 

@@ -1,4 +1,11 @@
 //! Writing a block to its servers, and reading it from whichever has a good copy first.
+//!
+//! Copies are written in a task of their own. Until a quorum is durable it stops when its caller leaves; then it answers,
+//! and sees the copies through that nobody waits for: each tries at most twice, each try ends by a deadline, and together
+//! they have a bound of memory. What had not confirmed by the answer is debt even if it comes: repair finds the copy
+//! there.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -6,6 +13,7 @@ use futures::stream::FuturesUnordered;
 use ids::{BlockId, NodeId};
 use object_core::api::{ObjectError, Result};
 use object_core::meta::BlockRecord;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::gateway::Context;
@@ -16,98 +24,156 @@ pub fn write_quorum(servers: usize) -> usize {
     servers.min(2)
 }
 
+/// A block on its way to its servers.
+struct NewBlock {
+    id: BlockId,
+    hash: [u8; 32],
+    data: Bytes,
+}
+
+/// What became of a block's copies so far.
+#[derive(Default)]
+struct Tally {
+    stored: Vec<NodeId>,
+    failures: Vec<CopyError>,
+}
+
 impl Context {
     /// Sends a block to all its servers at once and waits for a quorum of durable copies, then a short while for the
     /// rest; servers that did not confirm by then are recorded as missing it.
     pub async fn write_block(
-        &self,
+        self: &Arc<Self>,
         id: BlockId,
         hash: [u8; 32],
         data: Bytes,
     ) -> Result<BlockRecord> {
         let map = self.placement.current();
         let servers = map.block_servers(&id);
-        let quorum = write_quorum(servers.len());
-        if quorum == 0 {
+        if servers.is_empty() {
             return Err(ObjectError::Unavailable(
                 "the placement map names no server for blocks".into(),
             ));
         }
-        let copy = |server: NodeId| {
-            let data = data.clone();
-            async move { (server, self.write_copy(server, id, hash, data).await) }
-        };
-        let mut running: FuturesUnordered<_> = servers.iter().map(|server| copy(*server)).collect();
-        let mut stored = Vec::new();
-        let mut failures: Vec<CopyError> = Vec::new();
-        let mut laggards_until: Option<Instant> = None;
-        while stored.len() + running.len() >= quorum {
-            let next = match laggards_until {
-                None => running.next().await,
-                Some(end) => timeout_at(end, running.next()).await.unwrap_or(None),
-            };
-            match next {
-                None => break,
-                Some((server, Ok(()))) => stored.push(server),
-                Some((server, Err(error))) => {
-                    tracing::debug!(block = %id, %server, %error, "a copy was not written");
-                    failures.push(error);
-                }
-            }
-            if stored.len() >= quorum && laggards_until.is_none() {
-                laggards_until = Some(self.laggards_until(&servers, &stored));
-            }
-        }
-        if stored.len() < quorum {
-            let why = failures
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join("; ");
-            let (had, of) = (stored.len(), servers.len());
-            return Err(ObjectError::Unavailable(format!(
-                "a block was stored on {had} of {of} servers, {quorum} are needed: {why}"
-            )));
-        }
-        let missing: Vec<NodeId> = servers
-            .into_iter()
-            .filter(|server| !stored.contains(server))
-            .collect();
-        missing.iter().for_each(|server| self.slow.note(*server));
+        let len = data.len() as u32;
+        let (answer, written) = oneshot::channel();
+        let block = NewBlock { id, hash, data };
+        tokio::spawn(self.clone().write_copies(block, servers, answer));
+        let missing = written
+            .await
+            .map_err(|_| ObjectError::Internal("the writing of a block broke off".into()))??;
         self.metrics.blocks_written_total.add(1);
         self.metrics
             .blocks_debt_recorded_total
             .add(missing.len() as u64);
         Ok(BlockRecord {
-            len: data.len() as u32,
+            len,
             hash,
             epoch: map.epoch(),
             missing,
         })
     }
 
-    fn laggards_until(&self, servers: &[NodeId], stored: &[NodeId]) -> Instant {
+    /// Writes the copies; answers with the servers that lack theirs.
+    async fn write_copies(
+        self: Arc<Self>,
+        block: NewBlock,
+        servers: Vec<NodeId>,
+        mut answer: oneshot::Sender<Result<Vec<NodeId>>>,
+    ) {
+        let (context, block) = (&*self, &block);
+        let copy =
+            |server: NodeId| async move { (server, context.write_copy(server, block).await) };
+        let mut running: FuturesUnordered<_> = servers.iter().map(|server| copy(*server)).collect();
+        let quorum = write_quorum(servers.len());
+        let mut tally = Tally::default();
+        while tally.stored.len() < quorum && tally.stored.len() + running.len() >= quorum {
+            let next = tokio::select! {
+                biased;
+                // Nobody is left who would name the block.
+                () = answer.closed() => return,
+                next = running.next() => next,
+            };
+            let Some((server, result)) = next else { break };
+            context.note_copy(block.id, server, result, &mut tally);
+        }
+        if tally.stored.len() < quorum {
+            let _ = answer.send(Err(tally.too_few(servers.len(), quorum)));
+            return;
+        }
+        let in_time = Instant::now() + context.options.laggard_wait;
+        let wait_until = context.wait_until(&servers, &tally.stored, in_time);
+        while let Ok(Some((server, result))) = timeout_at(wait_until, running.next()).await {
+            context.note_copy(block.id, server, result, &mut tally);
+        }
+        let missing: Vec<NodeId> = servers
+            .iter()
+            .filter(|server| !tally.stored.contains(server))
+            .copied()
+            .collect();
+        if Instant::now() >= in_time {
+            missing.iter().for_each(|server| context.slow.note(*server));
+        }
+        let _ = answer.send(Ok(missing));
+        if running.is_empty() {
+            return;
+        }
+        let Some(_room) = context.limits.late_room(block.data.len()) else {
+            tracing::debug!(block = %block.id, "no memory is left for late copies: repair makes this one");
+            return;
+        };
+        while let Some((server, result)) = running.next().await {
+            context.note_copy(block.id, server, result, &mut tally);
+            if Instant::now() >= in_time {
+                context.slow.note(server);
+            }
+        }
+    }
+
+    /// How long the copies beyond the quorum are waited for: not at all, where only slow nodes are left.
+    fn wait_until(&self, servers: &[NodeId], stored: &[NodeId], in_time: Instant) -> Instant {
         let mut waited_for = servers.iter().filter(|server| !stored.contains(server));
-        let all_slow = waited_for.all(|server| self.slow.is_slow(*server));
-        if all_slow {
+        if waited_for.all(|server| self.slow.is_slow(*server)) {
             Instant::now()
         } else {
-            Instant::now() + self.options.laggard_wait
+            in_time
+        }
+    }
+
+    /// Remembers how a copy ended: who failed is slow, who did its work is not any more.
+    fn note_copy(
+        &self,
+        id: BlockId,
+        server: NodeId,
+        result: std::result::Result<(), CopyError>,
+        tally: &mut Tally,
+    ) {
+        match result {
+            Ok(()) => {
+                self.slow.forget(server);
+                tally.stored.push(server);
+            }
+            Err(error) => {
+                tracing::debug!(block = %id, %server, %error, "a copy was not written");
+                self.slow.note(server);
+                tally.failures.push(error);
+            }
         }
     }
 
     async fn write_copy(
         &self,
         server: NodeId,
-        id: BlockId,
-        hash: [u8; 32],
-        data: Bytes,
+        block: &NewBlock,
     ) -> std::result::Result<(), CopyError> {
-        match self.peers.put(server, id, hash, data.clone()).await {
+        let put = || {
+            self.peers
+                .put(server, block.id, block.hash, block.data.clone())
+        };
+        match put().await {
             // A connection may have gone stale; the put may be repeated.
             Err(CopyError::Unreachable(_) | CopyError::Busy(_)) => {
                 sleep(self.options.copy_retry_pause).await;
-                self.peers.put(server, id, hash, data).await
+                put().await
             }
             result => result,
         }
@@ -189,11 +255,22 @@ impl Context {
     }
 }
 
+impl Tally {
+    fn too_few(&self, servers: usize, quorum: usize) -> ObjectError {
+        let had = self.stored.len();
+        let why = in_words(&self.failures);
+        ObjectError::Unavailable(format!(
+            "a block was stored on {had} of {servers} servers, {quorum} are needed: {why}"
+        ))
+    }
+}
+
 fn lost(id: BlockId, failures: &[CopyError]) -> ObjectError {
-    let why = failures
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join("; ");
+    let why = in_words(failures);
     ObjectError::Unavailable(format!("no copy of block {id} could be read: {why}"))
+}
+
+fn in_words(failures: &[CopyError]) -> String {
+    let words: Vec<String> = failures.iter().map(ToString::to_string).collect();
+    words.join("; ")
 }

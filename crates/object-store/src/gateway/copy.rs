@@ -82,7 +82,7 @@ impl Context {
             .await;
         let got = got.map_err(|error| match error {
             // A copy answers every condition that does not hold alike.
-            ObjectError::NotModified => {
+            ObjectError::NotModified { .. } => {
                 ObjectError::PreconditionFailed("the copy source's condition")
             }
             other => other,

@@ -59,10 +59,7 @@ impl Context {
             version,
             conditions,
         };
-        refusals::done(
-            &target.bucket.name,
-            self.meta.propose(target.group, &command).await?,
-        )?;
+        refusals::done(&target.bucket.name, self.propose_at(target, command).await?)?;
         self.metrics.objects_delete_total.add(1);
         Ok(())
     }

@@ -20,22 +20,28 @@ pub struct Limits {
     requests: Arc<Semaphore>,
     write_bytes: Arc<Semaphore>,
     read_bytes: Arc<Semaphore>,
+    late_bytes: Arc<Semaphore>,
     write_units: usize,
     read_units: usize,
+    late_units: usize,
     wait: Duration,
     metrics: Arc<ObjectMetrics>,
 }
 
 impl Limits {
-    /// At most `requests` at a time, and that many bytes of blocks in memory for writes and for reads each.
+    /// At most `requests` at a time, and that many bytes of blocks in memory for writes and for reads each; half as many
+    /// for copies that nobody waits for.
     pub fn new(requests: usize, bytes: usize, wait: Duration, metrics: Arc<ObjectMetrics>) -> Self {
         let units = (bytes / BUDGET_UNIT).max(1);
+        let late_units = (units / 2).max(1);
         Limits {
             requests: Arc::new(Semaphore::new(requests)),
             write_bytes: Arc::new(Semaphore::new(units)),
             read_bytes: Arc::new(Semaphore::new(units)),
+            late_bytes: Arc::new(Semaphore::new(late_units)),
             write_units: units,
             read_units: units,
+            late_units,
             wait,
             metrics,
         }
@@ -74,6 +80,13 @@ impl Limits {
         .await
     }
 
+    /// Memory for `bytes` of a block whose last copies are on their way after its write was answered, if there is some
+    /// now. It is not that of the writes, which a node that hangs would use up.
+    pub fn late_room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let units = bytes.div_ceil(BUDGET_UNIT).clamp(1, self.late_units) as u32;
+        self.late_bytes.clone().try_acquire_many_owned(units).ok()
+    }
+
     async fn take(
         &self,
         from: &Arc<Semaphore>,
@@ -104,6 +117,14 @@ impl SlowNodes {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(node, Instant::now() + SLOW_FOR);
+    }
+
+    /// The node did something in time.
+    pub fn forget(&self, node: NodeId) {
+        self.until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&node);
     }
 
     /// Whether the node was slow a short while ago.
@@ -193,6 +214,19 @@ mod tests {
         assert!(slow.is_slow(NodeId(2)) && !slow.is_slow(NodeId(1)));
         tokio::time::advance(SLOW_FOR).await;
         assert!(!slow.is_slow(NodeId(2)));
+        slow.note(NodeId(2));
+        slow.forget(NodeId(2));
+        assert!(!slow.is_slow(NodeId(2)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn late_copies_get_memory_of_their_own_or_none() {
+        let limits = Limits::new(1, 4096, Duration::from_secs(1), Arc::default());
+        let late = limits.late_room(2048).unwrap();
+        assert!(limits.late_room(1).is_none());
+        drop(limits.write_room(4096).await.unwrap());
+        drop(late);
+        assert!(limits.late_room(1 << 20).is_some(), "the whole of it");
     }
 
     #[test]

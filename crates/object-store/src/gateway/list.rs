@@ -1,16 +1,19 @@
-//! Listing a bucket: one page of each of its groups, merged.
+//! Listing a bucket: pages of its groups, merged into one.
 
 use futures::StreamExt;
 use ids::{GroupId, UploadId};
 use object_core::api::{
     Caller, ListPage, ListRequest, PAGE_KEYS_MAX, Result, UploadInfo, UploadPage,
 };
+use object_core::meta::listing::{Ask, Merge};
 use object_core::meta::{Answer, Query};
 
 use crate::gateway::{Context, ask};
 
 /// Groups that are asked at one time.
 const AT_A_TIME: usize = 16;
+/// How often groups are asked for one page: two times are enough, unless a group gives less than it was asked for.
+const ROUNDS_MAX: usize = 4;
 
 impl Context {
     pub async fn list(&self, caller: &Caller, request: ListRequest) -> Result<ListPage> {
@@ -19,38 +22,53 @@ impl Context {
         if max == 0 {
             return Ok(ListPage::default());
         }
-        let ask = |(group, slots): (GroupId, Vec<u16>)| {
-            let query = Query::List {
-                bucket: bucket.id,
-                slots,
-                prefix: request.prefix.clone(),
-                delimiter: request.delimiter.clone(),
-                after: request.after.clone(),
-                max: max as u32,
-            };
-            async move {
-                match self.meta.query(group, &query).await? {
-                    Answer::List {
-                        objects,
-                        common_prefixes,
-                        next,
-                    } => Ok(ListPage {
-                        objects,
-                        common_prefixes,
-                        next,
-                    }),
-                    _ => ask::misfit(),
-                }
+        let groups = self.slots_by_group(&bucket);
+        let mut merge = Merge::new(groups.len(), request.after.clone(), max);
+        for _ in 0..ROUNDS_MAX {
+            let wanted = merge.wanted();
+            if wanted.is_empty() {
+                break;
             }
-        };
-        let pages: Vec<Result<ListPage>> = futures::stream::iter(self.slots_by_group(&bucket))
-            .map(ask)
-            .buffered(AT_A_TIME)
-            .collect()
-            .await;
-        let pages = pages.into_iter().collect::<Result<Vec<_>>>()?;
+            let ask = |wanted: Ask| {
+                let at = wanted.group;
+                let (group, slots) = groups[at].clone();
+                let query = Query::List {
+                    bucket: bucket.id,
+                    slots,
+                    prefix: request.prefix.clone(),
+                    delimiter: request.delimiter.clone(),
+                    after: wanted.after,
+                    max: wanted.max as u32,
+                };
+                async move { self.page_of(group, &query).await.map(|page| (at, page)) }
+            };
+            let pages: Vec<Result<(usize, ListPage)>> = futures::stream::iter(wanted)
+                .map(ask)
+                .buffered(AT_A_TIME)
+                .collect()
+                .await;
+            for answered in pages {
+                let (at, page) = answered?;
+                merge.add(at, page);
+            }
+        }
         self.metrics.objects_list_total.add(1);
-        Ok(object_core::meta::listing::merge_pages(pages, max))
+        Ok(merge.finish())
+    }
+
+    async fn page_of(&self, group: GroupId, query: &Query) -> Result<ListPage> {
+        match self.meta.query(group, query).await? {
+            Answer::List {
+                objects,
+                common_prefixes,
+                next,
+            } => Ok(ListPage {
+                objects,
+                common_prefixes,
+                next,
+            }),
+            _ => ask::misfit(),
+        }
     }
 
     pub async fn list_uploads(

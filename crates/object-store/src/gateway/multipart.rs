@@ -34,7 +34,7 @@ impl Context {
         };
         refusals::done(
             &target.bucket.name,
-            self.meta.propose(target.group, &command).await?,
+            self.propose_at(&target, command).await?,
         )?;
         Ok(upload)
     }
@@ -80,7 +80,7 @@ impl Context {
             part,
             content,
         };
-        match self.meta.propose(target.group, &command).await? {
+        match self.propose_at(&target, command).await? {
             Outcome::Part(part) => {
                 Ingested::committed(pending);
                 self.metrics.objects_put_total.add(1);
@@ -146,7 +146,7 @@ impl Context {
             size,
             modified_ms: self.now_ms(),
         };
-        match self.meta.propose(target.group, &command).await? {
+        match self.propose_at(&target, command).await? {
             Outcome::Written(written) => Ok(written),
             other => Err(refusals::unexpected(&target.bucket.name, other)),
         }
@@ -157,9 +157,6 @@ impl Context {
             at: target.at.clone(),
             upload,
         };
-        refusals::done(
-            &target.bucket.name,
-            self.meta.propose(target.group, &command).await?,
-        )
+        refusals::done(&target.bucket.name, self.propose_at(target, command).await?)
     }
 }

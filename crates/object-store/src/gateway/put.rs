@@ -55,7 +55,7 @@ impl Context {
             object,
             content,
         };
-        match self.meta.propose(target.group, &command).await? {
+        match self.propose_at(target, command).await? {
             Outcome::Written(written) => {
                 Ingested::committed(pending);
                 self.metrics.objects_put_total.add(1);

@@ -1,9 +1,10 @@
 //! Reading an object: its head from the group, then its blocks, a few ahead of the reader.
 //!
-//! The first page of blocks is read before the answer begins; if the object was replaced or deleted between the two
-//! questions, the read starts over. Later on such a read ends with the old bytes or breaks off.
+//! The records of a small object's blocks come with its head: one question. Of a larger one, the first page of records is
+//! asked for before the answer begins; if the object was replaced or deleted between the two questions, the read starts
+//! over. Later on such a read ends with the old bytes or breaks off.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,13 +15,17 @@ use object_core::api::{
     ObjectHead, Result, VersionId,
 };
 use object_core::conditions::{Current, check_read};
-use object_core::meta::{Answer, BlockRecord, PieceContent, Query, Stored, StoredSegment};
+use object_core::meta::{
+    Answer, BlockRecord, PieceContent, Query, Readable, Stored, StoredSegment,
+};
 use object_core::ranges;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::gateway::body::{body_from, body_of};
 use crate::gateway::{Context, Target, ask, refusals};
 
+/// Block records that come with a head.
+const BLOCKS_WITH_HEAD_MAX: u32 = 64;
 /// Block records that are asked for at one time.
 const BLOCKS_AT_A_TIME: u32 = 1024;
 /// How often a read starts over because its object was replaced meanwhile.
@@ -57,7 +62,7 @@ impl Context {
 
     pub async fn head(&self, caller: &Caller, request: GetRequest) -> Result<Got> {
         let target = self.target(caller, &request.bucket, &request.key).await?;
-        let (head, stored) = self.head_of(&target, request.version, false).await?;
+        let (head, stored) = self.head_of(&target, request.version).await?;
         judge(&request.conditions, &head)?;
         let span = span(request.range, &head, &stored)?;
         self.metrics.objects_head_total.add(1);
@@ -70,24 +75,47 @@ impl Context {
         })
     }
 
+    /// What is known of an object, without its bytes.
     pub async fn head_of(
         &self,
         target: &Target,
         version: Option<VersionId>,
-        with_content: bool,
     ) -> Result<(ObjectHead, Stored)> {
         let query = Query::Head {
             at: target.at.clone(),
             version,
-            with_content,
+            with_content: false,
         };
         match self.meta.query(target.group, &query).await? {
-            Answer::Head(Some(found)) => Ok(found),
-            Answer::Head(None) if version.is_some_and(|version| version != VersionId::Null) => {
-                Err(ObjectError::NoSuchVersion)
-            }
-            Answer::Head(None) => Err(ObjectError::NoSuchKey),
+            Answer::Head(found) => found.ok_or_else(|| not_there(version)),
             _ => ask::misfit(),
+        }
+    }
+
+    /// An object with inline bytes and its first blocks' records.
+    async fn readable(
+        &self,
+        target: &Target,
+        version: Option<VersionId>,
+        blocks_max: u32,
+    ) -> Result<Readable> {
+        let query = Query::Read {
+            at: target.at.clone(),
+            version,
+            blocks_max,
+        };
+        match self.meta.query(target.group, &query).await? {
+            Answer::Read(found) => found.ok_or_else(|| not_there(version)),
+            _ => ask::misfit(),
+        }
+    }
+
+    /// How many block records are asked for with the head: none, when the wanted bytes begin behind them.
+    fn blocks_with_head(&self, range: Option<ByteRange>) -> u32 {
+        let covered = self.options.block_bytes as u64 * u64::from(BLOCKS_WITH_HEAD_MAX);
+        match range {
+            Some(ByteRange::Between { first, .. }) if first >= covered => 0,
+            _ => BLOCKS_WITH_HEAD_MAX,
         }
     }
 
@@ -103,7 +131,14 @@ impl Context {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let (head, stored) = self.head_of(target, version, true).await?;
+            let found = self
+                .readable(target, version, self.blocks_with_head(range))
+                .await?;
+            let Readable {
+                head,
+                stored,
+                blocks,
+            } = found;
             judge(conditions, &head)?;
             let span = span(range, &head, &stored)?;
             let segments = match stored {
@@ -121,6 +156,7 @@ impl Context {
                 Stored::Segments(segments) => segments,
             };
             let mut plan = Plan::new(self.clone(), target.group, &segments, span);
+            plan.known.extend(blocks);
             match plan.load().await {
                 Ok(()) => {
                     let body = plan.body(place);
@@ -145,7 +181,14 @@ fn judge(conditions: &Conditions, head: &ObjectHead) -> Result<()> {
         modified_ms: head.modified_ms,
         size: head.size,
     };
-    check_read(conditions, current).map_err(refusals::condition)
+    check_read(conditions, current).map_err(|failed| refusals::condition(failed, head))
+}
+
+fn not_there(version: Option<VersionId>) -> ObjectError {
+    match version {
+        Some(version) if version != VersionId::Null => ObjectError::NoSuchVersion,
+        _ => ObjectError::NoSuchKey,
+    }
 }
 
 /// Which bytes a range means.
@@ -213,6 +256,8 @@ struct Plan {
     group: GroupId,
     /// What was not planned yet.
     parts: VecDeque<Part>,
+    /// Whole block lists that came with the head.
+    known: BTreeMap<SegmentId, Vec<BlockRecord>>,
     ready: VecDeque<Piece>,
 }
 
@@ -239,6 +284,7 @@ impl Plan {
             context,
             group,
             parts: parts.collect(),
+            known: BTreeMap::new(),
             ready: VecDeque::new(),
         }
     }
@@ -278,10 +324,13 @@ impl Plan {
             from: part.next_block,
             max,
         };
-        let blocks = match self.context.meta.query(self.group, &query).await {
-            Ok(Answer::Blocks(blocks)) => blocks,
-            Ok(_) => return Err(PlanError::Failed(misrecorded())),
-            Err(error) => return Err(PlanError::Failed(error)),
+        let blocks = match self.known.remove(&segment) {
+            Some(blocks) => blocks,
+            None => match self.context.meta.query(self.group, &query).await {
+                Ok(Answer::Blocks(blocks)) => blocks,
+                Ok(_) => return Err(PlanError::Failed(misrecorded())),
+                Err(error) => return Err(PlanError::Failed(error)),
+            },
         };
         let Some(first) = blocks.first() else {
             return Err(PlanError::Gone);

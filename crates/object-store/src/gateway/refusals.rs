@@ -1,6 +1,6 @@
 //! The one place where refusals of groups, directory and conditions become errors of the store.
 
-use object_core::api::{BodyError, ObjectError};
+use object_core::api::{BodyError, ObjectError, ObjectHead};
 use object_core::conditions::Failed;
 use object_core::meta::{Outcome, Refused};
 
@@ -9,7 +9,9 @@ use crate::placement::DirectoryError;
 /// The error of a refused command on the bucket of this name.
 pub fn refused(bucket: &str, refused: Refused) -> ObjectError {
     match refused {
-        Refused::Fenced => ObjectError::NoSuchBucket(bucket.to_owned()),
+        Refused::Fenced => ObjectError::Unavailable(format!(
+            "the bucket `{bucket}` is being deleted: look whether it is gone, or try again"
+        )),
         Refused::SlotNotEmpty => ObjectError::BucketNotEmpty,
         Refused::Precondition(what) => ObjectError::PreconditionFailed(condition_name(&what)),
         Refused::NoSuchKey => ObjectError::NoSuchKey,
@@ -29,6 +31,7 @@ pub fn refused(bucket: &str, refused: Refused) -> ObjectError {
         Refused::PageOutOfOrder => {
             ObjectError::Internal("a page of blocks came out of order".into())
         }
+        Refused::Overtaken => ObjectError::BucketBusy,
     }
 }
 
@@ -48,10 +51,13 @@ pub fn done(bucket: &str, outcome: Outcome) -> Result<(), ObjectError> {
     }
 }
 
-/// The error of a read whose condition does not hold.
-pub fn condition(failed: Failed) -> ObjectError {
+/// The error of a read of an object for which a condition does not hold.
+pub fn condition(failed: Failed, head: &ObjectHead) -> ObjectError {
     match failed {
-        Failed::NotModified => ObjectError::NotModified,
+        Failed::NotModified => ObjectError::NotModified {
+            etag: head.etag.clone(),
+            modified_ms: head.modified_ms,
+        },
         Failed::Precondition(what) => ObjectError::PreconditionFailed(what),
         Failed::NoSuchKey => ObjectError::NoSuchKey,
     }
@@ -63,6 +69,7 @@ pub fn directory(name: &str, error: DirectoryError) -> ObjectError {
         DirectoryError::Taken(_) => ObjectError::BucketTaken,
         DirectoryError::TooMany(max) => ObjectError::TooManyBuckets(max),
         DirectoryError::Gone => ObjectError::NoSuchBucket(name.to_owned()),
+        DirectoryError::Overtaken => ObjectError::BucketBusy,
         DirectoryError::Unavailable(why) => ObjectError::Unavailable(why),
     }
 }

@@ -17,7 +17,7 @@ impl Context {
         key: &str,
     ) -> Result<Whereabouts> {
         let target = self.target(caller, bucket, key).await?;
-        let (head, stored) = self.head_of(&target, None, false).await?;
+        let (head, stored) = self.head_of(&target, None).await?;
         let segments: Vec<SegmentId> = match &stored {
             Stored::Inline(_) => Vec::new(),
             Stored::Segments(segments) => segments

@@ -2,7 +2,8 @@
 //!
 //! A server removes whatever it has of a segment, so blocks that no record names (their writer failed) go, too. A segment
 //! is forgotten only when all servers of the site confirmed: while one is away, doomed segments wait for it. A server that
-//! has left the site is not asked; what it still holds goes by [`super::sweep`] should it ever come back.
+//! has left the site is not asked; what it still holds goes by [`super::sweep`] should it ever come back. So does what lies
+//! in a volume that a server can't write to any more: it confirms without it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
@@ -70,6 +71,23 @@ impl Collect {
             .collect()
     }
 
+    async fn collect(&self, group: GroupId, progress: &mut JobProgress) -> Result<()> {
+        let doomed = self.doomed(group).await?;
+        let ripe = self.ripe(group, &doomed);
+        progress.left += doomed.len() as u64;
+        for batch in ripe.chunks(BATCH) {
+            self.remove(group, batch).await?;
+            progress.done += batch.len() as u64;
+            progress.left -= batch.len() as u64;
+            self.led
+                .context
+                .metrics
+                .segments_collected_total
+                .add(batch.len() as u64);
+        }
+        Ok(())
+    }
+
     async fn remove(&self, group: GroupId, segments: &[SegmentId]) -> Result<()> {
         let removals = self.led.servers().into_iter().map(|server| async move {
             self.led
@@ -104,23 +122,10 @@ impl Job for Collect {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .retain(|(group, _), _| led.contains(group));
-        let mut failed = None;
+        let mut failed: Option<ObjectError> = None;
         for group in groups {
-            let doomed = self.doomed(group).await?;
-            let ripe = self.ripe(group, &doomed);
-            progress.left += doomed.len() as u64;
-            for batch in ripe.chunks(BATCH) {
-                if let Err(error) = self.remove(group, batch).await {
-                    failed = Some(error);
-                    break;
-                }
-                progress.done += batch.len() as u64;
-                progress.left -= batch.len() as u64;
-                self.led
-                    .context
-                    .metrics
-                    .segments_collected_total
-                    .add(batch.len() as u64);
+            if let Err(error) = self.collect(group, progress).await {
+                failed = failed.or(Some(error));
             }
         }
         failed.map_or(Ok(()), Err)

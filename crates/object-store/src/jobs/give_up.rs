@@ -34,28 +34,23 @@ impl GiveUp {
 
     async fn abandoned(&self, progress: &mut JobProgress) -> Result<()> {
         let abandoned = &self.led.context.abandoned;
-        loop {
-            let taken = abandoned.take(BATCH);
-            if taken.is_empty() {
-                return Ok(());
-            }
-            let mut by_group = BTreeMap::<GroupId, Vec<SegmentId>>::new();
-            for (group, segment) in taken {
-                by_group.entry(group).or_default().push(segment);
-            }
-            let mut failed = None;
-            for (group, segments) in by_group {
-                if let Err(error) = self.give_up(group, segments.clone(), progress).await {
-                    segments
-                        .into_iter()
-                        .for_each(|segment| abandoned.keep(group, segment));
-                    failed = Some(error);
+        let mut by_group = BTreeMap::<GroupId, Vec<SegmentId>>::new();
+        for (group, segment) in abandoned.take(usize::MAX) {
+            by_group.entry(group).or_default().push(segment);
+        }
+        let mut failed: Option<ObjectError> = None;
+        for (group, segments) in by_group {
+            for (number, batch) in segments.chunks(BATCH).enumerate() {
+                if let Err(error) = self.give_up(group, batch.to_vec(), progress).await {
+                    segments[number * BATCH..]
+                        .iter()
+                        .for_each(|segment| abandoned.keep(group, *segment));
+                    failed = failed.or(Some(error));
+                    break;
                 }
             }
-            if let Some(error) = failed {
-                return Err(error);
-            }
         }
+        failed.map_or(Ok(()), Err)
     }
 
     async fn overdue(&self, group: GroupId, progress: &mut JobProgress) -> Result<()> {
@@ -117,10 +112,12 @@ impl Job for GiveUp {
     }
 
     async fn run(&self, progress: &mut JobProgress) -> Result<()> {
-        self.abandoned(progress).await?;
+        let mut failed = self.abandoned(progress).await.err();
         for group in self.led.groups() {
-            self.overdue(group, progress).await?;
+            if let Err(error) = self.overdue(group, progress).await {
+                failed = failed.or(Some(error));
+            }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 }

@@ -1,8 +1,9 @@
 //! Makes the copies that are missing: those that a write recorded as debt, and those that blocks of a smaller site lack.
 //!
-//! A block is read from a good copy (verified), sent to the servers that lack it, and only then is its record replaced,
-//! on condition that it is still the one that was read. A block whose epoch has too few copies, or whose debtor has left
-//! the site, moves to the current epoch.
+//! A server is asked first whether the copy came after all, when nobody waited for it any more. A block is read from a good
+//! copy (verified), sent to the servers that lack it, and only then is its record replaced, on condition that it is still
+//! the one that was read. A block whose epoch has too few copies, or whose debtor has left the site, moves to the current
+//! epoch.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
@@ -19,6 +20,7 @@ use tokio::time::Instant;
 use crate::gateway::{ask, write_quorum};
 use crate::jobs::pace::Pace;
 use crate::jobs::{Job, JobOptions, JobProgress, Led};
+use crate::service::CopyError;
 
 /// Blocks that are asked for at one time.
 const BATCH: u32 = 256;
@@ -67,7 +69,10 @@ struct Paid {
     number: u32,
     old: BlockRecord,
     new: BlockRecord,
+    /// Copies that the new record has and the old one lacks.
     copies: u64,
+    /// Those of them that were sent; the others were there.
+    sent: u64,
     /// Servers that don't need their copy any more.
     surplus: Vec<NodeId>,
 }
@@ -118,9 +123,9 @@ impl Repair {
             all_moved &= paid.len() == found;
             self.record(group, paid, progress).await?;
             match next {
-                // A segment with more blocks than fit was cut: they come when these are paid.
+                // A page with more blocks than fit was cut: they come when these are paid.
                 _ if found >= BATCH as usize && some_paid => {}
-                Some(segment) if after != Some(segment) => after = Some(segment),
+                Some(page) if after != Some(page) => after = Some(page),
                 _ => break,
             }
         }
@@ -190,16 +195,25 @@ impl Repair {
         if targets.is_empty() && !lacking.is_empty() {
             return None;
         }
-        let mut missing = lacking.clone();
-        if !targets.is_empty() {
+        let (mut stored, without) = self.look_for(run, id, &targets).await;
+        let mut sent = 0;
+        if !without.is_empty() {
             run.pace
                 .lock()
                 .await
-                .pass(u64::from(old.len) * targets.len() as u64)
+                .pass(u64::from(old.len) * without.len() as u64)
                 .await;
-            let stored = self.copy(run, id, &old, &targets).await?;
-            missing.retain(|node| !stored.contains(node));
+            match self.copy(run, id, &old, &without).await {
+                Some(made) => {
+                    sent = made.len() as u64;
+                    stored.extend(made);
+                }
+                None if stored.is_empty() => return None,
+                None => {}
+            }
         }
+        let mut missing = lacking.clone();
+        missing.retain(|node| !stored.contains(node));
         let surplus = holds
             .into_iter()
             .filter(|node| !wanted.contains(node))
@@ -223,8 +237,25 @@ impl Repair {
             old,
             new,
             copies,
+            sent,
             surplus,
         })
+    }
+
+    /// Asks servers for a copy; returns those that have one, and those that have none.
+    async fn look_for(&self, run: &Run, id: BlockId, on: &[NodeId]) -> (Vec<NodeId>, Vec<NodeId>) {
+        let (mut with, mut without) = (Vec::new(), Vec::new());
+        for server in on {
+            match self.led.context.peers.has(*server, &[id]).await {
+                Ok(has) if has == [true] => with.push(*server),
+                Ok(_) => without.push(*server),
+                Err(error) => {
+                    tracing::debug!(block = %id, %server, %error, "a server was not asked for a copy");
+                    run.note_away(*server);
+                }
+            }
+        }
+        (with, without)
     }
 
     /// Sends a block to servers; returns those that have it now.
@@ -252,6 +283,8 @@ impl Repair {
                 .await
             {
                 Ok(()) => stored.push(*server),
+                // It comes from somebody else right now.
+                Err(CopyError::Busy(_)) => {}
                 Err(error) => {
                     tracing::debug!(block = %id, %server, %error, "a missing copy was not made");
                     run.note_away(*server);
@@ -282,11 +315,11 @@ impl Repair {
                 .propose(group, &Command::UpdateBlocks { segment, blocks })
                 .await?;
             for one in paid {
-                let bytes = u64::from(one.new.len) * one.copies;
+                let bytes = u64::from(one.new.len) * one.sent;
                 progress.done += one.copies;
                 progress.bytes += bytes;
                 progress.left -= u64::from(one.new.missing.is_empty());
-                context.metrics.blocks_repaired_total.add(one.copies);
+                context.metrics.blocks_repaired_total.add(one.sent);
                 context.metrics.blocks_repaired_bytes_total.add(bytes);
                 self.drop_surplus(group, &one).await?;
             }

@@ -87,7 +87,8 @@ impl Job for Sweep {
         loop {
             let (blocks, next) = store.older_than(before_s, after, BATCH);
             let orphans = self.orphans(&blocks).await?;
-            let removed = store.delete(&orphans).await;
+            // Those of a fenced volume go after the next start.
+            let removed = store.delete_unfenced(&orphans).await;
             let removed =
                 removed.map_err(|error| ObjectError::Unavailable(error.to_string()))? as u64;
             progress.done += removed;

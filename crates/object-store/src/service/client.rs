@@ -1,14 +1,17 @@
 //! The way to the blocks of any server of the site, this one included.
 //!
 //! Every request ends by a deadline. A failed put may have been carried out; puts and deletes may be repeated.
+//! A peer refuses more than a number of streams: those of this node wait for each other instead.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use ids::{BlockId, GroupId, NodeId, SegmentId};
 use platform::Platform;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use transport::{Service, Transport, TransportError};
 
@@ -20,6 +23,9 @@ use crate::volume::{BLOCK_BYTES_MAX, BlockError, BlockStore, StoreStats};
 
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
 const STREAM_DEADLINE: Duration = Duration::from_secs(30);
+/// Streams to one peer at a time. It serves 64 of a node; some are left for other services, and for those of which it has
+/// not seen the end yet.
+const STREAMS_PER_PEER_MAX: usize = 48;
 
 /// Why one node's copy could not be written, read or removed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,6 +51,8 @@ pub struct BlockPeers {
     store: Arc<BlockStore>,
     transport: Arc<dyn Transport>,
     platform: Arc<dyn Platform>,
+    /// Places for streams; one entry for each node that was ever asked.
+    streams: Mutex<BTreeMap<NodeId, Arc<Semaphore>>>,
 }
 
 impl BlockPeers {
@@ -60,6 +68,7 @@ impl BlockPeers {
             store,
             transport,
             platform,
+            streams: Mutex::default(),
         }
     }
 
@@ -223,6 +232,17 @@ impl BlockPeers {
         stream.map_err(|error| unreachable_node(&error))
     }
 
+    /// A place for a stream to a peer, to be held as long as the stream.
+    async fn stream_place(&self, to: NodeId) -> Option<OwnedSemaphorePermit> {
+        let places = {
+            let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+            let new = || Arc::new(Semaphore::new(STREAMS_PER_PEER_MAX));
+            streams.entry(to).or_insert_with(new).clone()
+        };
+        // Never closed.
+        places.acquire_owned().await.ok()
+    }
+
     async fn put_by_stream(
         &self,
         to: NodeId,
@@ -231,6 +251,7 @@ impl BlockPeers {
         data: Bytes,
     ) -> Result<BlockAnswer, CopyError> {
         let broken = broken(to);
+        let _place = self.stream_place(to).await;
         let mut stream = self
             .open(
                 to,
@@ -248,6 +269,7 @@ impl BlockPeers {
 
     async fn get_by_stream(&self, from: NodeId, id: BlockId) -> Result<Bytes, CopyError> {
         let broken = broken(from);
+        let _place = self.stream_place(from).await;
         let mut stream = self.open(from, &StreamOpen::Get(id)).await?;
         stream.shutdown().await.map_err(&broken)?;
         let len = match read_frame(&mut stream).await.map_err(&broken)? {

@@ -1,6 +1,10 @@
 //! The object store over simulated machines: block store, gateways and background jobs.
 
+mod deletions;
 mod faults;
 mod objects;
+mod owners;
+mod peers;
+mod questions;
 mod site;
 mod store;

@@ -11,7 +11,7 @@ use ids::{Epoch, GroupId, NodeId, UserId};
 use membership::{EpochMap, PlacedServer};
 use object_core::api::*;
 use object_core::meta::machine::MetaMachine;
-use object_core::meta::{Answer, META_FORMAT, MetaStats, Query};
+use object_core::meta::{Answer, DeletionAttempt, META_FORMAT, MetaStats, Query};
 use object_store::gateway::{Gateway, GatewayOptions, GatewayParts};
 use object_store::jobs::{JobOptions, JobStatus, Jobs};
 use object_store::metrics::ObjectMetrics;
@@ -181,6 +181,7 @@ pub fn caller() -> Caller {
         user: UserId([1; 16]),
         name: "owner".into(),
         admin: false,
+        may_write: true,
     }
 }
 
@@ -189,6 +190,7 @@ pub fn stranger() -> Caller {
         user: UserId([2; 16]),
         name: "stranger".into(),
         admin: false,
+        may_write: true,
     }
 }
 
@@ -326,23 +328,49 @@ impl LocalLeadership for LeadsAll {
     }
 }
 
+/// The buckets, each with the newest attempt to delete it.
 #[derive(Default)]
-pub struct Directory(Mutex<BTreeMap<String, BucketEntry>>);
+pub struct Directory {
+    buckets: Mutex<BTreeMap<String, (BucketEntry, DeletionAttempt)>>,
+    /// What gateways remember wrongly.
+    stale: Mutex<BTreeMap<String, BucketEntry>>,
+}
 
 impl Directory {
-    fn change(&self, bucket: &BucketEntry, change: impl FnOnce(&mut BucketEntry)) -> Outcome<()> {
-        let mut buckets = self.0.lock().unwrap();
-        match buckets
-            .get_mut(&bucket.name)
-            .filter(|there| there.id == bucket.id)
-        {
-            Some(there) => {
-                change(there);
-                Ok(())
-            }
-            None => Err(DirectoryError::Gone),
+    /// Gateways go on knowing the bucket as it is now.
+    pub fn hold(&self, name: &str) {
+        let known = self.buckets.lock().unwrap()[name].0.clone();
+        self.stale.lock().unwrap().insert(name.into(), known);
+    }
+
+    /// Gateways know all buckets again.
+    pub fn catch_up(&self) {
+        self.stale.lock().unwrap().clear();
+    }
+
+    /// Changes a bucket that is in one of the states.
+    fn change<T>(
+        &self,
+        bucket: &BucketEntry,
+        in_state: impl FnOnce(BucketState) -> bool,
+        change: impl FnOnce(&mut (BucketEntry, DeletionAttempt)) -> T,
+    ) -> Outcome<T> {
+        let mut buckets = self.buckets.lock().unwrap();
+        let found = buckets.get_mut(&bucket.name);
+        let found = found.filter(|(there, _)| there.id == bucket.id);
+        let found = found.ok_or(DirectoryError::Gone)?;
+        if in_state(found.0.state) {
+            Ok(change(found))
+        } else {
+            Err(DirectoryError::Overtaken)
         }
     }
+}
+
+fn next_attempt((bucket, attempt): &mut (BucketEntry, DeletionAttempt)) -> DeletionAttempt {
+    *attempt = attempt.next();
+    bucket.state = BucketState::Deleting(*attempt);
+    *attempt
 }
 
 type Outcome<T> = std::result::Result<T, DirectoryError>;
@@ -350,8 +378,8 @@ type Outcome<T> = std::result::Result<T, DirectoryError>;
 #[async_trait]
 impl BucketDirectory for Directory {
     async fn create(&self, bucket: NewBucket) -> Outcome<BucketEntry> {
-        let mut buckets = self.0.lock().unwrap();
-        if let Some(there) = buckets.get(&bucket.name) {
+        let mut buckets = self.buckets.lock().unwrap();
+        if let Some((there, _)) = buckets.get(&bucket.name) {
             return Err(DirectoryError::Taken(Box::new(there.clone())));
         }
         let NewBucket {
@@ -372,38 +400,69 @@ impl BucketDirectory for Directory {
             key_slots,
             state,
         };
-        buckets.insert(name, entry.clone());
+        buckets.insert(name, (entry.clone(), DeletionAttempt::default()));
         Ok(entry)
     }
 
     async fn get(&self, name: &str) -> Outcome<Option<BucketEntry>> {
-        Ok(self.0.lock().unwrap().get(name).cloned())
+        let stale = self.stale.lock().unwrap().get(name).cloned();
+        match stale {
+            Some(stale) => Ok(Some(stale)),
+            None => self.get_now(name).await,
+        }
+    }
+
+    async fn get_now(&self, name: &str) -> Outcome<Option<BucketEntry>> {
+        let buckets = self.buckets.lock().unwrap();
+        Ok(buckets.get(name).map(|(bucket, _)| bucket.clone()))
     }
 
     async fn list(&self, owner: UserId) -> Outcome<Vec<BucketEntry>> {
-        Ok(self
-            .0
-            .lock()
-            .unwrap()
-            .values()
-            .filter(|bucket| bucket.owner == owner)
-            .cloned()
-            .collect())
+        let buckets = self.buckets.lock().unwrap();
+        let buckets = buckets.values().map(|(bucket, _)| bucket.clone());
+        Ok(buckets.filter(|bucket| bucket.owner == owner).collect())
     }
 
-    async fn set_deleting(&self, bucket: &BucketEntry) -> Outcome<()> {
-        self.change(bucket, |bucket| bucket.state = BucketState::Deleting)
+    fn being_deleted(&self) -> Vec<BucketEntry> {
+        let buckets = self.buckets.lock().unwrap();
+        let buckets = buckets.values().map(|(bucket, _)| bucket.clone());
+        buckets
+            .filter(|bucket| bucket.state != BucketState::Active)
+            .collect()
     }
 
-    async fn set_active(&self, bucket: &BucketEntry) -> Outcome<()> {
-        self.change(bucket, |bucket| bucket.state = BucketState::Active)
+    async fn begin_deletion(&self, bucket: &BucketEntry) -> Outcome<DeletionAttempt> {
+        self.change(bucket, |_: BucketState| true, next_attempt)
     }
 
-    async fn remove(&self, bucket: &BucketEntry) -> Outcome<()> {
-        self.0
-            .lock()
-            .unwrap()
-            .retain(|_, there| there.id != bucket.id);
-        Ok(())
+    async fn resume_deletion(&self, bucket: &BucketEntry) -> Outcome<DeletionAttempt> {
+        self.change(
+            bucket,
+            |state: BucketState| state == bucket.state,
+            next_attempt,
+        )
+    }
+
+    async fn call_deletion_off(
+        &self,
+        bucket: &BucketEntry,
+        attempt: DeletionAttempt,
+    ) -> Outcome<()> {
+        let newest = |state: BucketState| state == BucketState::Deleting(attempt);
+        self.change(bucket, newest, |(bucket, _)| {
+            bucket.state = BucketState::Active
+        })
+    }
+
+    async fn remove(&self, bucket: &BucketEntry, attempt: DeletionAttempt) -> Outcome<()> {
+        let newest = |state: BucketState| state == BucketState::Deleting(attempt);
+        match self.change(bucket, newest, |_| ()) {
+            Ok(()) => {
+                self.buckets.lock().unwrap().remove(&bucket.name);
+                Ok(())
+            }
+            Err(DirectoryError::Gone) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 }

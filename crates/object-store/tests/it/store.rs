@@ -45,13 +45,15 @@ fn platform(disk: &SimDisk, seed: u64) -> Arc<SimPlatform> {
     )
 }
 
-async fn open(disk: &SimDisk, seed: u64) -> BlockStore {
-    BlockStore::open(platform(disk, seed), OPTIONS)
-        .await
-        .unwrap()
+async fn open(disk: &SimDisk, seed: u64) -> Arc<BlockStore> {
+    open_with(platform(disk, seed), OPTIONS).await
 }
 
-async fn put(store: &BlockStore, n: u32, len: usize) -> Result<(), BlockError> {
+async fn open_with(platform: Arc<SimPlatform>, options: StoreOptions) -> Arc<BlockStore> {
+    Arc::new(BlockStore::open(platform, options).await.unwrap())
+}
+
+async fn put(store: &Arc<BlockStore>, n: u32, len: usize) -> Result<(), BlockError> {
     let data = data(n, len);
     store.put(id(n), hash(&data), data).await
 }
@@ -229,9 +231,7 @@ fn a_full_disk_is_said_and_harms_nothing() {
             ..OPTIONS
         };
         disk.set_capacity(1 << 21);
-        let store = BlockStore::open(platform(&disk, 1), options.clone())
-            .await
-            .unwrap();
+        let store = open_with(platform(&disk, 1), options.clone()).await;
         let mut stored = 0;
         let refusal = loop {
             match put(&store, stored, 100_000).await {
@@ -244,7 +244,7 @@ fn a_full_disk_is_said_and_harms_nothing() {
         store.delete(&[id(0), id(1)]).await.unwrap();
         let disk = disk.restart();
         disk.set_capacity(1 << 23);
-        let store = BlockStore::open(platform(&disk, 2), options).await.unwrap();
+        let store = open_with(platform(&disk, 2), options).await;
         for n in 2..stored {
             assert_has(&store, n, 100_000).await;
         }
@@ -276,6 +276,58 @@ fn a_failed_sync_fences_its_volume_and_the_next_block_goes_elsewhere() {
 }
 
 #[test]
+fn blocks_in_a_fenced_volume_stay_until_a_restart_and_hold_up_no_others() {
+    block_on(async {
+        let disk = SimDisk::new();
+        let store = open(&disk, 1).await;
+        // Blocks 1 and 11 are of one segment.
+        put(&store, 1, 100).await.unwrap();
+        disk.inject(Fault::io(FaultOn::Sync).times(1));
+        put(&store, 2, 100).await.unwrap_err();
+        put(&store, 11, 100).await.unwrap();
+        let (group, segment) = (id(1).group, id(1).segment);
+        assert_eq!(store.delete_segments(group, &[segment]).await, Ok(1));
+        assert_eq!(store.has(&[id(1), id(11)]), [true, false]);
+        let store = open(&disk.restart(), 2).await;
+        assert_eq!(store.delete_segments(group, &[segment]).await, Ok(1));
+        assert_eq!(store.has(&[id(1), id(11)]), [false, false]);
+    });
+}
+
+#[test]
+fn puts_whose_callers_leave_can_be_deleted_and_leave_no_volume() {
+    block_on(async {
+        let disk = SimDisk::new();
+        let store = open(&disk, 1).await;
+        // They leave at all stages of a put: some before the room is reserved, some between write and sync.
+        let puts = (0..100).map(|n| {
+            let leaves = Duration::from_millis(u64::from(n % 9));
+            tokio::time::timeout(leaves, put(&store, n, 10_000))
+        });
+        let results = futures::future::join_all(puts).await;
+        let left = results.iter().filter(|result| result.is_err()).count();
+        assert!(left > 20, "{left}");
+        // What goes on without them ends.
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(store.stats().volumes > 2);
+        for group in [1, 2] {
+            let segments = [0, 1, 2, 3, 4].map(|n| SegmentId([n; 16]));
+            store
+                .delete_segments(GroupId(group), &segments)
+                .await
+                .unwrap();
+        }
+        let stats = store.stats();
+        assert_eq!(
+            (stats.blocks, stats.live_bytes, stats.volumes),
+            (0, 0, 1),
+            "the active volume stays"
+        );
+        assert_eq!(open(&disk.restart(), 2).await.stats().blocks, 0);
+    });
+}
+
+#[test]
 fn a_damaged_volume_is_left_alone_and_named() {
     block_on(async {
         let disk = SimDisk::new();
@@ -298,7 +350,7 @@ fn old_blocks_are_listed_page_by_page() {
     block_on(async {
         let disk = SimDisk::new();
         let machine = platform(&disk, 1);
-        let store = BlockStore::open(machine.clone(), OPTIONS).await.unwrap();
+        let store = open_with(machine.clone(), OPTIONS).await;
         for n in 0..10 {
             put(&store, n, 10).await.unwrap();
         }
@@ -338,7 +390,7 @@ fn crash_run(seed: u64) {
         let mut known: BTreeMap<u32, Known> = BTreeMap::new();
         let len = |n: u32| 1 + (n as usize * 7919) % 60_000;
         for round in 0..6 {
-            let store = Arc::new(open(&disk, seed * 100 + round).await);
+            let store = open(&disk, seed * 100 + round).await;
             for (n, state) in &known {
                 match (state, store.get(id(*n)).await) {
                     (Known::Stored | Known::Either, Ok(block)) => {

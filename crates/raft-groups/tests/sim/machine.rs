@@ -42,6 +42,10 @@ impl Machines for SiteMachines {
 struct Digested<M>(M);
 
 impl<M: Machine> Machine for Digested<M> {
+    fn admit(&self, command: &[u8]) -> Result<(), String> {
+        self.0.admit(command)
+    }
+
     fn apply(
         &self,
         batch: &mut dyn Batch,

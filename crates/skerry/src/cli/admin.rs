@@ -6,7 +6,7 @@ use anyhow::Result;
 use identity::Role;
 use serde_json::json;
 
-use super::{At, client, print};
+use super::{At, Output, client, print};
 use crate::node::admin::{KeyShown, TokenShown, UserShown};
 
 pub async fn create_token(at: &At, ttl_s: u64) -> Result<ExitCode> {
@@ -34,20 +34,16 @@ pub async fn create_user(at: &At, name: &str, role: Role, project: &str) -> Resu
 
 pub async fn users(at: &At) -> Result<ExitCode> {
     let users: Vec<UserShown> = client::get(at, "/v1/users").await?;
-    print::either(
-        at.output,
-        &json!({ "output_version": 1, "users": users }),
-        || {
-            let rows = users.iter().map(|user| {
-                vec![
-                    user.name.clone(),
-                    user.role.to_string(),
-                    user.project.clone(),
-                ]
-            });
-            print::table(&["name", "role", "project"], rows.collect())
-        },
-    )?;
+    print::either(at.output, &json!({ "users": users }), || {
+        let rows = users.iter().map(|user| {
+            vec![
+                user.name.clone(),
+                user.role.to_string(),
+                user.project.clone(),
+            ]
+        });
+        print::table(&["name", "role", "project"], rows.collect())
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -64,22 +60,22 @@ pub async fn create_key(at: &At, user: &str, note: &str) -> Result<ExitCode> {
 
 pub async fn keys(at: &At) -> Result<ExitCode> {
     let keys: Vec<KeyShown> = client::get(at, "/v1/keys").await?;
-    print::either(
-        at.output,
-        &json!({ "output_version": 1, "keys": keys }),
-        || {
-            let rows = keys
-                .iter()
-                .map(|key| vec![key.access_key.clone(), key.user.clone(), key.note.clone()]);
-            print::table(&["access key", "user", "note"], rows.collect())
-        },
-    )?;
+    print::either(at.output, &json!({ "keys": keys }), || {
+        let rows = keys
+            .iter()
+            .map(|key| vec![key.access_key.clone(), key.user.clone(), key.note.clone()]);
+        print::table(&["access key", "user", "note"], rows.collect())
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
+/// Removes a `user` or a `key`.
 pub async fn remove(at: &At, kind: &str, name: &str) -> Result<ExitCode> {
     anyhow::ensure!(!name.contains(['/', '?', '#', ' ']), "`{name}` is no name");
-    client::delete(at, &format!("/v1/{kind}/{name}")).await?;
-    print::note(format!("removed {name}"));
+    client::delete(at, &format!("/v1/{kind}s/{name}")).await?;
+    match at.output {
+        Output::Json => print::json(&json!({ "action": "removed", kind: name }))?,
+        Output::Text => print::note(format!("removed {name}")),
+    }
     Ok(ExitCode::SUCCESS)
 }

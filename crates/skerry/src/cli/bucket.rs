@@ -10,6 +10,16 @@ use serde_json::json;
 use super::endpoint::EndpointArguments;
 use super::print;
 
+const MAKE_EXAMPLES: &str = "\
+Examples:
+  skerry bucket mb pictures
+  skerry bucket mb s3://pictures --endpoint https://s3.example.com    elsewhere";
+
+const LIST_EXAMPLES: &str = "\
+Examples:
+  skerry bucket ls
+  skerry bucket ls --output json";
+
 const REMOVE_EXAMPLES: &str = "\
 Examples:
   skerry bucket rm old            remove an empty bucket
@@ -18,6 +28,7 @@ Examples:
 #[derive(Debug, Subcommand)]
 pub enum BucketCommand {
     /// Make a bucket
+    #[command(after_help = MAKE_EXAMPLES)]
     Mb {
         /// 3 to 63 of a-z, 0-9, `-`, `.`
         #[arg(value_parser = name)]
@@ -26,6 +37,7 @@ pub enum BucketCommand {
         service: EndpointArguments,
     },
     /// List the buckets
+    #[command(after_help = LIST_EXAMPLES)]
     Ls(EndpointArguments),
     /// Remove an empty bucket
     #[command(after_help = REMOVE_EXAMPLES)]
@@ -75,7 +87,7 @@ async fn ls(service: &EndpointArguments) -> Result<ExitCode> {
     let value = buckets
         .iter()
         .map(|bucket| json!({ "name": bucket.name, "created": bucket.created }));
-    let value = json!({ "output_version": 1, "buckets": value.collect::<Vec<_>>() });
+    let value = json!({ "buckets": value.collect::<Vec<_>>() });
     print::either(service.output(), &value, || {
         let rows = buckets
             .iter()
@@ -106,9 +118,9 @@ async fn empty(client: &S3Client, bucket: &str) -> Result<u64, Error> {
 }
 
 fn done(service: &EndpointArguments, verb: &str, bucket: &str, objects: u64) -> Result<ExitCode> {
-    let value = json!({ "output_version": 1, "bucket": bucket, "action": verb, "objects_removed": objects });
+    let value = json!({ "bucket": bucket, "action": verb, "objects_removed": objects });
     match service.output() {
-        super::Output::Json => print::line(serde_json::to_string_pretty(&value)?)?,
+        super::Output::Json => print::json(&value)?,
         super::Output::Text if objects > 0 => {
             print::note(format!("{verb} {bucket} with {objects} object(s)"));
         }

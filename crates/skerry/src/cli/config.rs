@@ -8,10 +8,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+use serde::Serialize;
 use serde_json::json;
 
 use super::{Output, folder, print};
-use crate::config::{self, Config, KEYS, Key, Kind, Setting, Sources};
+use crate::config::{self, Config, KEYS, Key, Kind, Origin, Setting, Sources};
+use crate::node::folder::{Marker, read_json};
 
 /// The id of the flag that names the file.
 const FILE: &str = "config";
@@ -27,10 +29,9 @@ impl Args for ConfigFlags {
     fn augment_args(command: Command) -> Command {
         let file = Arg::new(FILE)
             .long("config")
-            .env("SKERRY_CONFIG")
             .value_name("FILE")
             .value_parser(clap::value_parser!(PathBuf))
-            .help("The configuration file (default: /etc/skerry/skerry.toml for root, else skerry/skerry.toml in the user's configuration folder, if it is there)");
+            .help("The configuration file (default: /etc/skerry/skerry.toml for root, else skerry/skerry.toml in the user's configuration folder, if it is there) [env: SKERRY_CONFIG]");
         command.arg(file).args(KEYS.iter().map(flag))
     }
 
@@ -98,13 +99,18 @@ impl ConfigFlags {
     }
 
     fn sources(&self) -> Result<Sources<'_>> {
+        let named = self.file.clone();
+        let file = match named.or_else(|| folder::variable("SKERRY_CONFIG")) {
+            Some(named) => {
+                let text = read(&named)?;
+                Some((named, text))
+            }
+            None => read_default()?,
+        };
         Ok(Sources {
             flags: &self.values,
             variable: &variable,
-            file: match &self.file {
-                Some(named) => Some((named.clone(), read(named)?)),
-                None => read_default()?,
-            },
+            file,
         })
     }
 }
@@ -147,41 +153,81 @@ fn default_file(root: bool, xdg: Option<&OsStr>, home: Option<&OsStr>) -> Option
 /// Prints every key, its value, and where that comes from.
 pub fn show(flags: &ConfigFlags, output: Output) -> Result<ExitCode> {
     let sources = flags.sources()?;
-    let (_, mut settings) = config::read(&sources)?;
-    for setting in &mut settings {
-        if setting.key.name == "data" && setting.text.is_none() {
-            setting.text = folder::choose(None)
-                .ok()
-                .map(|data| data.display().to_string());
-        }
-    }
+    let (config, settings) = config::read(&sources)?;
+    let data = folder::choose(config.data).ok();
+    let kept = data.as_deref().and_then(kept);
+    let shown: Vec<_> = settings
+        .iter()
+        .map(|setting| Shown::of(setting, data.as_deref(), kept.as_ref()))
+        .collect();
     let file = sources.file.as_ref();
     let file = file.map(|(path, _)| path.display().to_string());
-    let keys: Vec<_> = settings
-        .iter()
-        .map(|setting| {
-            json!({
-                "key": setting.key.name,
-                "value": setting.text,
-                "origin": setting.origin.kind(),
-                "from": setting.origin.to_string(),
-            })
-        })
-        .collect();
-    print::either(
-        output,
-        &json!({ "output_version": 1, "file": file, "keys": keys }),
-        || table(&settings),
-    )?;
+    print::either(output, &json!({ "file": file, "keys": shown }), || {
+        table(&shown)
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn table(settings: &[Setting]) -> String {
-    let rows = settings.iter().map(|setting| {
+/// A key's value, as a server that starts now would take it.
+#[derive(Debug, Serialize)]
+struct Shown {
+    key: &'static str,
+    value: Option<String>,
+    origin: &'static str,
+    from: String,
+}
+
+impl Shown {
+    fn of(setting: &Setting, data: Option<&Path>, kept: Option<&Marker>) -> Self {
+        let mut shown = Shown {
+            key: setting.key.name,
+            value: setting.text.clone(),
+            origin: setting.origin.kind(),
+            from: setting.origin.to_string(),
+        };
+        if setting.origin != Origin::Default {
+            return shown;
+        }
+        let Some(data) = data else { return shown };
+        if shown.key == "data" {
+            shown.value = Some(data.display().to_string());
+        }
+        if let Some(address) = kept.and_then(|kept| address(kept, shown.key)) {
+            shown.value = Some(address.to_owned());
+            shown.origin = "folder";
+            shown.from = format!("folder {}", data.display());
+        }
+        shown
+    }
+}
+
+fn address<'a>(kept: &'a Marker, key: &str) -> Option<&'a str> {
+    match key {
+        "listen.s3" => Some(&kept.listen.s3),
+        "listen.node" => Some(&kept.listen.node),
+        "listen.http" => Some(&kept.listen.http),
+        "listen.advertise" => kept.advertise.as_deref(),
+        _ => None,
+    }
+}
+
+/// The marker of a used data folder, which keeps addresses for the next start.
+fn kept(data: &Path) -> Option<Marker> {
+    match read_json(&data.join("node.json")) {
+        Ok(marker) => marker,
+        Err(error) => {
+            print::note(format!("can't tell which addresses it keeps: {error:#}"));
+            None
+        }
+    }
+}
+
+fn table(shown: &[Shown]) -> String {
+    let rows = shown.iter().map(|shown| {
         vec![
-            setting.key.name.to_owned(),
-            setting.text.clone().unwrap_or_else(|| "-".into()),
-            setting.origin.to_string(),
+            shown.key.to_owned(),
+            shown.value.clone().unwrap_or_else(|| "-".into()),
+            shown.from.clone(),
         ]
     });
     print::table(&["key", "value", "from"], rows.collect())

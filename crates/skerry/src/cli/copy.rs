@@ -89,13 +89,12 @@ pub async fn run(arguments: CopyArguments) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     };
     if output == Output::Json {
-        print::line(serde_json::to_string_pretty(&json!({
-            "output_version": 1,
+        print::json(&json!({
             "action": verb,
             "files": moved.files,
             "bytes": moved.bytes,
             "seconds": started.elapsed().as_secs_f64(),
-        }))?)?;
+        }))?;
     } else if !onto_stdout {
         print::note(summary(verb, moved, started.elapsed()));
     }

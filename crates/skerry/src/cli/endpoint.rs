@@ -13,10 +13,14 @@ const REGION: &str = "us-east-1";
 /// Where S3 is.
 #[derive(Debug, Clone, Args)]
 pub struct EndpointArguments {
-    /// The data folder of the site or of one of its nodes
-    #[arg(long, env = "SKERRY_DATA", value_name = "DIR")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        help = "The data folder of the site or of one of its nodes [env: SKERRY_DATA]"
+    )]
     data: Option<PathBuf>,
-    /// Any S3 service instead of the site; its keys come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY
+    /// Any S3 service instead of the site, such as the S3 door of a node elsewhere (port 7300); its keys come
+    /// from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY
     #[arg(long, value_name = "URL")]
     endpoint: Option<String>,
     /// A PEM file with the authorities to trust under https (default: AWS_CA_BUNDLE, else the system's)

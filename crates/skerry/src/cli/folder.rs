@@ -24,10 +24,16 @@ pub fn choose(named: Option<PathBuf>) -> Result<PathBuf> {
     Ok(Path::new(&home).join(".local/share/skerry"))
 }
 
+/// The path in an environment variable; an empty one says nothing.
+pub fn variable(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os(name)?;
+    (!path.is_empty()).then(|| path.into())
+}
+
 /// The folder of a command that asks a node: the one that was named, else the one that the configuration names, else the
 /// default one.
 pub fn find(named: Option<PathBuf>) -> Result<PathBuf> {
-    match named {
+    match named.or_else(|| variable("SKERRY_DATA")) {
         Some(named) => choose(Some(named)),
         None => choose(ConfigFlags::default().data()?),
     }

@@ -25,6 +25,16 @@ Examples:
   skerry object ls pictures/2026/             what is below a prefix
   skerry object ls pictures --recursive --limit 100 --output json";
 
+pub const STAT_EXAMPLES: &str = "\
+Examples:
+  skerry object stat pictures/2026/photo.jpg
+  skerry object stat s3://pictures/2026/photo.jpg --output json";
+
+pub const CAT_EXAMPLES: &str = "\
+Examples:
+  skerry object cat backups/shop.sql               show an object
+  skerry object cat backups/shop.sql > shop.sql    or put it where the shell says";
+
 pub const REMOVE_EXAMPLES: &str = "\
 Examples:
   skerry object rm pictures/2026/photo.jpg    remove one object
@@ -169,14 +179,13 @@ impl Sink for Collected {
     }
 
     fn end(&mut self, path: &Remote, whole: bool) -> Result<()> {
-        print::line(serde_json::to_string_pretty(&json!({
-            "output_version": 1,
+        print::json(&json!({
             "bucket": path.bucket,
             "prefix": path.key,
             "truncated": !whole,
             "prefixes": self.prefixes,
             "objects": self.objects,
-        }))?)
+        }))
     }
 }
 
@@ -191,7 +200,6 @@ pub async fn stat(arguments: OneArguments) -> Result<ExitCode> {
         .map(|(name, value)| (name.clone(), value.clone().into()))
         .collect();
     let value = json!({
-        "output_version": 1,
         "bucket": path.bucket,
         "key": path.key,
         "size": head.size,
@@ -238,8 +246,8 @@ pub async fn rm(arguments: RemoveArguments) -> Result<ExitCode> {
     }
     match arguments.service.output() {
         Output::Json => {
-            let value = json!({ "output_version": 1, "removed": removed });
-            print::line(serde_json::to_string_pretty(&value)?)?;
+            let value = json!({ "removed": removed });
+            print::json(&value)?;
         }
         Output::Text => print::note(format!("removed {removed} object(s)")),
     }
@@ -257,7 +265,7 @@ async fn remove(client: &S3Client, path: &Remote, recursive: bool) -> Result<u64
 }
 
 /// The path, when it names an object.
-fn named(path: &Remote) -> Result<&Remote> {
+pub fn named(path: &Remote) -> Result<&Remote> {
     if path.key.is_empty() {
         bail!("{} is a bucket: name an object as BUCKET/KEY", path.bucket);
     }

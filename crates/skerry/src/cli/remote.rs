@@ -11,8 +11,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use url::Url;
 
-use super::At;
 use super::client::{Stream, Way};
+use super::{At, folder};
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// Where the door keeps what is administration.
@@ -37,7 +37,8 @@ pub async fn connect(at: &At, endpoint: &str) -> Result<Way> {
     let stream: Box<dyn Stream> = if target.tls {
         let name = ServerName::try_from(target.host.clone())
             .with_context(|| format!("{} is no name of a server", target.host))?;
-        let connector = tls::connector(at.ca.as_deref())?;
+        let ca = at.ca.clone().or_else(|| folder::variable("SKERRY_CA"));
+        let connector = tls::connector(ca.as_deref())?;
         let secured = timeout(CONNECT_LIMIT, connector.connect(name, stream))
             .await
             .with_context(|| format!("{endpoint} did not answer in time"))?
@@ -77,7 +78,7 @@ impl Target {
                 .trim_start_matches('[')
                 .trim_end_matches(']')
                 .to_owned(),
-            port: url.port().unwrap_or(PORT),
+            port: written_port(endpoint, &url).unwrap_or(PORT),
         })
     }
 
@@ -87,10 +88,23 @@ impl Target {
     }
 }
 
+/// The port that is written; a URL alone does not tell the usual port of its scheme from none.
+fn written_port(endpoint: &str, url: &Url) -> Option<u16> {
+    if let Some(port) = url.port() {
+        return Some(port);
+    }
+    let (_, rest) = endpoint.split_once("://")?;
+    let place = rest.split(['/', '?', '#']).next()?;
+    let usual = url.port_or_known_default()?;
+    place.ends_with(&format!(":{usual}")).then_some(usual)
+}
+
 /// HTTP Basic from the variables that hold an administrator's key.
 fn authorization(variable: impl Fn(&str) -> Option<String>) -> Result<String> {
+    // An empty variable says nothing.
+    let given = |name: &str| variable(name).filter(|value| !value.is_empty());
     let either = |own: &str, usual: &str| {
-        variable(own).or_else(|| variable(usual)).with_context(|| {
+        given(own).or_else(|| given(usual)).with_context(|| {
             format!("--endpoint needs an administrator's key: set {own} or {usual}")
         })
     };
@@ -114,6 +128,15 @@ mod tests {
             (true, PORT, true)
         );
         assert!(!Target::parse("http://10.0.0.1:80").unwrap().is_loopback());
+        for (text, port) in [
+            ("https://a", PORT),
+            ("https://a:443", 443),
+            ("http://a:80/", 80),
+            ("https://[::443]", PORT),
+            ("https://[::1]:7300", 7300),
+        ] {
+            assert_eq!(Target::parse(text).unwrap().port, port, "{text}");
+        }
         for bad in ["10.0.0.1", "ftp://a", ""] {
             assert!(Target::parse(bad).is_err(), "{bad}");
         }
@@ -124,6 +147,7 @@ mod tests {
         let set = |name: &str| match name {
             "SKERRY_ACCESS_KEY" => Some("own".to_owned()),
             "AWS_ACCESS_KEY_ID" => Some("usual".to_owned()),
+            "SKERRY_SECRET_KEY" => Some(String::new()),
             "AWS_SECRET_ACCESS_KEY" => Some("secret".to_owned()),
             _ => None,
         };

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use identity::JoinToken;
 use platform::system::SystemPlatform;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
 
 use super::{JoinArguments, ServerArguments, folder, print};
 use crate::config::Config;
@@ -16,11 +16,16 @@ use crate::logs;
 use crate::node::doors::Doors;
 use crate::node::folder::{Folder, Listen};
 use crate::node::settings::{Settings, default_listen};
-use crate::node::{Node, found};
+use crate::node::{Node, found, reach};
+use crate::up::{DRAINED, SERVING, Stop};
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 pub async fn run(arguments: ServerArguments) -> Result<ExitCode> {
+    let mut stop = match arguments.with_parent {
+        true => Stop::by_signals_and_parent()?,
+        false => Stop::by_signals()?,
+    };
     let config = arguments.load()?;
     logs::start_at(
         &config.log_level,
@@ -28,20 +33,31 @@ pub async fn run(arguments: ServerArguments) -> Result<ExitCode> {
         config.log_file.as_deref(),
     )?;
     let (data, settings) = checked(config)?;
-    let node = Node::start(&data, &settings).await?;
+    let node = tokio::select! {
+        biased;
+        why = stop.asked() => {
+            print::note(format!("stopping: {why}"));
+            return Ok(ExitCode::SUCCESS);
+        }
+        node = Node::start(&data, &settings) => node?,
+    };
     print::note(format!(
         "node {} serves S3 at {} (data in {})",
         node.id,
         node.doors.endpoints(&node.listen).s3,
         data.display()
     ));
-    let why = until_stopped(&node, arguments.with_parent).await?;
+    arguments.tell_parent(SERVING);
+    let why = until_stopped(&node, &mut stop).await?;
     print::note(format!("stopping: {why}"));
-    node.stop().await;
-    match node.wal_ended() {
-        Some(error) if why.contains("log") => bail!("{error}"),
-        _ => Ok(ExitCode::SUCCESS),
+    if arguments.with_parent {
+        node.drain().await;
+        arguments.tell_parent(DRAINED);
+        // Other nodes may need this one to end their requests: the parent knows when they have.
+        let _ = timeout(super::STOP_LIMIT, stop.let_go()).await;
     }
+    node.stop().await;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A new folder gets the default addresses; an old one keeps its own.
@@ -58,35 +74,50 @@ impl ServerArguments {
             false => self.config.load(),
         }
     }
+
+    /// A parent that is gone needs no news.
+    fn tell_parent(&self, line: &str) {
+        if self.with_parent {
+            let _ = print::line(line);
+        }
+    }
 }
 
 /// The folder and the settings, checked before anything is written.
 fn checked(config: Config) -> Result<(PathBuf, Settings)> {
     let data = folder::choose(config.data)?;
+    if !data.join("node.json").exists() && !folder::nodes(&data).is_empty() {
+        bail!(
+            "{} is the folder of a whole site: run it with `skerry up --data {0}`",
+            data.display()
+        );
+    }
     let mut settings = config.node;
     fill_defaults(&data, &mut settings);
     Doors::new(&settings, &settings.listen)?;
     Ok((data, settings))
 }
 
-pub async fn until_stopped(node: &Node, with_parent: bool) -> Result<String> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let parent = rustix::process::getppid();
+/// Waits until the node is to stop, and says why. A node that can't go on is stopped here; the error says what failed.
+pub async fn until_stopped(node: &Node, stop: &mut Stop) -> Result<String> {
+    let mut failed = std::pin::pin!(node.until_failed());
     loop {
         tokio::select! {
             biased;
-            _ = terminate.recv() => return Ok("asked to (SIGTERM)".into()),
-            _ = interrupt.recv() => return Ok("asked to (Ctrl-C)".into()),
+            why = stop.asked() => return Ok(why),
+            why = &mut failed => return Err(stopped_by(node, why).await),
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
         if let Some(error) = node.wal_ended() {
-            return Ok(format!("the log failed: {error}"));
-        }
-        if with_parent && rustix::process::getppid() != parent {
-            return Ok("the process that started this one is gone".into());
+            return Err(stopped_by(node, format!("the log failed: {error}")).await);
         }
     }
+}
+
+/// Stops a node that can't go on.
+async fn stopped_by(node: &Node, why: String) -> anyhow::Error {
+    node.stop().await;
+    anyhow!("node {} can't go on: {why}", node.id)
 }
 
 pub async fn join(arguments: JoinArguments) -> Result<ExitCode> {
@@ -97,6 +128,15 @@ pub async fn join(arguments: JoinArguments) -> Result<ExitCode> {
     };
     let token = JoinToken::parse(&text)?;
     let (data, settings) = checked(arguments.server.load()?)?;
+    let announced = settings
+        .advertise
+        .as_deref()
+        .unwrap_or(&settings.listen.node);
+    let asked: Vec<&str> = match arguments.address.as_deref() {
+        Some(address) => vec![address],
+        None => token.addresses.iter().map(String::as_str).collect(),
+    };
+    reach::check(announced, asked)?;
     join_folder(&data, settings.listen, &token, arguments.address.as_deref()).await?;
     print::note(format!(
         "this machine is part of the site now (data in {})",

@@ -8,7 +8,8 @@ use membership::EpochMap;
 use object_core::api::Whereabouts;
 use serde_json::json;
 
-use super::{At, Output, client, folder, print};
+use super::place::Remote;
+use super::{At, Here, Output, client, folder, object, print};
 use crate::node::doors;
 use crate::node::folder::{Marker, read_json};
 use crate::node::found::{ROOT, RootKey};
@@ -47,18 +48,16 @@ pub fn variables(data: &Path) -> Result<Vec<(&'static str, String)>> {
     Ok(variables)
 }
 
-pub fn env(at: &At) -> Result<ExitCode> {
-    let data = folder::find(at.data.clone())?;
+pub fn env(here: &Here) -> Result<ExitCode> {
+    let data = folder::find(here.data.clone())?;
     let variables = variables(&data)?;
-    match at.output {
+    match here.output {
         Output::Json => {
             let map: serde_json::Map<_, _> = variables
                 .into_iter()
                 .map(|(name, value)| (name.to_owned(), value.into()))
                 .collect();
-            print::line(serde_json::to_string_pretty(
-                &json!({ "output_version": 1, "env": map }),
-            )?)?;
+            print::json(&json!({ "env": map }))?;
         }
         Output::Text => {
             for (name, value) in variables {
@@ -118,11 +117,9 @@ fn node_table(nodes: &[NodeStatus]) -> String {
 pub async fn nodes(at: &At, one: Option<u64>) -> Result<ExitCode> {
     let status: SiteStatus = client::get(at, "/v1/status").await?;
     let Some(one) = one else {
-        print::either(
-            at.output,
-            &json!({ "output_version": 1, "nodes": status.nodes }),
-            || node_table(&status.nodes),
-        )?;
+        print::either(at.output, &json!({ "nodes": status.nodes }), || {
+            node_table(&status.nodes)
+        })?;
         return Ok(ExitCode::SUCCESS);
     };
     let node = status.nodes.iter().find(|node| node.node.0 == one);
@@ -161,55 +158,51 @@ pub async fn raft(at: &At) -> Result<ExitCode> {
                 .map(|group| json!({ "node": node.node, "group": group }))
         })
         .collect();
-    print::either(
-        at.output,
-        &json!({ "output_version": 1, "replicas": groups }),
-        || {
-            let mut rows = Vec::new();
-            for node in &status.nodes {
-                for group in &node.groups {
-                    let list = |nodes: &[ids::NodeId]| {
-                        nodes
-                            .iter()
-                            .map(ToString::to_string)
-                            .collect::<Vec<_>>()
-                            .join(",")
-                    };
-                    let lag = group
-                        .lag
+    print::either(at.output, &json!({ "replicas": groups }), || {
+        let mut rows = Vec::new();
+        for node in &status.nodes {
+            for group in &node.groups {
+                let list = |nodes: &[ids::NodeId]| {
+                    nodes
                         .iter()
-                        .map(|(node, lag)| format!("{node}:{lag}"))
+                        .map(ToString::to_string)
                         .collect::<Vec<_>>()
-                        .join(" ");
-                    rows.push(vec![
-                        group.group.to_string(),
-                        node.node.to_string(),
-                        group.role.clone() + if group.asleep { " (asleep)" } else { "" },
-                        group
-                            .leader
-                            .map_or_else(|| "-".into(), |leader| leader.to_string()),
-                        group.term.to_string(),
-                        list(&group.voters),
-                        list(&group.learners),
-                        group.commit.to_string(),
-                        group.applied.to_string(),
-                        lag,
-                    ]);
-                }
+                        .join(",")
+                };
+                let lag = group
+                    .lag
+                    .iter()
+                    .map(|(node, lag)| format!("{node}:{lag}"))
+                    .collect::<Vec<_>>()
+                    .join(" ");
+                rows.push(vec![
+                    group.group.to_string(),
+                    node.node.to_string(),
+                    group.role.clone() + if group.asleep { " (asleep)" } else { "" },
+                    group
+                        .leader
+                        .map_or_else(|| "-".into(), |leader| leader.to_string()),
+                    group.term.to_string(),
+                    list(&group.voters),
+                    list(&group.learners),
+                    group.commit.to_string(),
+                    group.applied.to_string(),
+                    lag,
+                ]);
             }
-            rows.sort_by_key(|row| {
-                (
-                    row[0].parse::<u32>().unwrap_or(0),
-                    row[1].parse::<u64>().unwrap_or(0),
-                )
-            });
-            let head = [
-                "group", "node", "role", "leader", "term", "voters", "learners", "commit",
-                "applied", "lag",
-            ];
-            print::table(&head, rows)
-        },
-    )?;
+        }
+        rows.sort_by_key(|row| {
+            (
+                row[0].parse::<u32>().unwrap_or(0),
+                row[1].parse::<u64>().unwrap_or(0),
+            )
+        });
+        let head = [
+            "group", "node", "role", "leader", "term", "voters", "learners", "commit", "applied",
+            "lag",
+        ];
+        print::table(&head, rows)
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -219,7 +212,7 @@ pub async fn placement(at: &At) -> Result<ExitCode> {
         .group_ids()
         .map(|group| json!({ "group": group, "servers": map.group_servers(group) }))
         .collect();
-    let shown = json!({ "output_version": 1, "epoch": map.epoch(), "servers": map.servers(), "groups": groups });
+    let shown = json!({ "epoch": map.epoch(), "servers": map.servers(), "groups": groups });
     print::either(at.output, &shown, || {
         let rows = map.group_ids().map(|group| {
             let servers = map
@@ -244,11 +237,9 @@ pub async fn placement(at: &At) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-pub async fn whereabouts(at: &At, path: &str) -> Result<ExitCode> {
-    let (bucket, key) = path
-        .split_once('/')
-        .context("name an object as BUCKET/KEY")?;
-    let query = serde_urlencoded::to_string([("bucket", bucket), ("key", key)])?;
+pub async fn whereabouts(at: &At, path: &Remote) -> Result<ExitCode> {
+    let path = object::named(path)?;
+    let query = serde_urlencoded::to_string([("bucket", &path.bucket), ("key", &path.key)])?;
     let found: Whereabouts = client::get(at, &format!("/v1/where?{query}")).await?;
     print::either(at.output, &found, || {
         let list = |nodes: &[ids::NodeId]| {

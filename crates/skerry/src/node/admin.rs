@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 
 use super::kinds::{AccessKey, NamedUser, Token, User};
 use super::remote::{self, Guard};
-use super::{Node, http};
+use super::{Node, http, site};
 
 /// The socket's name in the data folder.
 pub const SOCKET: &str = "admin.sock";
@@ -167,6 +167,7 @@ async fn whereabouts(
         user: UserId::default(),
         name: "local".into(),
         admin: true,
+        may_write: false,
     };
     let found = node
         .gateway
@@ -279,9 +280,13 @@ async fn create_user(State(node): State<Arc<Node>>, Json(new): Json<NewUser>) ->
         role: new.role,
         project: new.project.clone(),
     };
-    node.registry
-        .create::<User>(&new.name, NamedUser { id, user })
-        .await?;
+    match site::add_user(&node.registry, NamedUser { id, user }).await {
+        Ok(()) => {}
+        Err(error) if matches!(error.refused(), Some(Refused::PreconditionFailed(_))) => {
+            return Err(missing(format!("there is no project `{}`", new.project)));
+        }
+        Err(error) => return Err(error.into()),
+    }
     Ok(Json(UserShown {
         name: new.name,
         id: id.to_string(),

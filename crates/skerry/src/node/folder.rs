@@ -1,10 +1,11 @@
 //! The data folder of a node: what lies in it, that it is ours, and that one process uses it.
 //!
 //! ```text
-//! node.json   marks the folder: format, site, node, addresses     secrets/   site key, node key and certificate (0600)
+//! node.json   marks the folder: format, site, node, addresses     secrets/   site key, node key and certificate, the authority sealed (0600)
 //! lock        held while a process uses the folder                wal/ state/ blocks/   logs, metadata, blocks
 //! admin.sock  the local command line's way in (0600)              topology.json   servers, as last heard of
 //! doors.json  where clients find the doors, since the last start
+//! heard.json  when the registry was last heard, by the wall clock
 //! ```
 //! The marker is written last when a folder is made and is replaced by rename, so a folder is whole or not there.
 
@@ -21,6 +22,9 @@ use serde::{Deserialize, Serialize};
 /// The format of the folder as a whole.
 pub const FORMAT: u32 = 1;
 const MARKER: &str = "node.json";
+const LOCK: &str = "lock";
+/// The path of a Unix socket has at most this many bytes.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// What the marker says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +37,12 @@ pub struct Marker {
     pub node: NodeId,
     /// Addresses that the node listened on, for the next start.
     pub listen: Listen,
+    /// The address that other nodes are told, when it isn't the one listened on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advertise: Option<String>,
+    /// Whether a start came to its end: from then on log, metadata and blocks must be there.
+    #[serde(default)]
+    pub started: bool,
 }
 
 /// Where a node listens.
@@ -50,19 +60,33 @@ pub struct Listen {
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
+    /// For a folder that held nothing: how it was before.
+    before: Option<Before>,
     _lock: fs::File,
+}
+
+/// What there was before a new folder was locked.
+#[derive(Debug)]
+struct Before {
+    /// The folders that were missing, the innermost first.
+    missing: Vec<PathBuf>,
+    had_lock: bool,
 }
 
 impl Folder {
     /// Takes the folder; makes it (mode 0700) when it is missing.
     pub fn lock(path: &Path) -> Result<Self> {
+        check_length(path)?;
+        let before = Before {
+            missing: missing(path),
+            had_lock: path.join(LOCK).exists(),
+        };
         let made = fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(path);
         made.with_context(|| format!("can't make the data folder {}", path.display()))?;
-        let foreign =
-            !path.join(MARKER).exists() && !path.join("lock").exists() && !is_empty(path)?;
+        let foreign = !path.join(MARKER).exists() && !path.join(LOCK).exists() && !is_empty(path)?;
         if foreign {
             bail!(
                 "{} holds other files and is no Skerry data folder: name an empty or new folder with --data",
@@ -74,7 +98,7 @@ impl Folder {
             .truncate(false)
             .write(true)
             .mode(0o600)
-            .open(path.join("lock"));
+            .open(path.join(LOCK));
         let lock =
             lock.with_context(|| format!("can't write in the data folder {}", path.display()))?;
         if let Err(error) =
@@ -88,10 +112,53 @@ impl Folder {
             }
             return Err(error).with_context(|| format!("can't lock {}", path.display()));
         }
+        // Only now: while another process had the folder, it could have made a node of it.
+        let new = holds_only_lock(path)?;
         Ok(Folder {
             path: path.to_owned(),
+            before: new.then_some(before),
             _lock: lock,
         })
+    }
+
+    /// Removes everything, when the folder held nothing before it was locked: a first start that failed leaves nothing.
+    pub fn take_back(&self) {
+        let Some(before) = &self.before else { return };
+        if let Err(error) = before.restore(&self.path) {
+            tracing::warn!(%error, folder = %self.path.display(), "the new folder could not be removed");
+        }
+    }
+
+    /// Makes a folder in the folder, when it is missing.
+    pub fn make(&self, name: &str) -> Result<()> {
+        let path = self.path.join(name);
+        let made = fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&path);
+        made.with_context(|| format!("can't make {}", path.display()))
+    }
+
+    /// Refuses a folder of which log, metadata or blocks are gone. Its node promised others to have them: it must not go
+    /// on as if it never had.
+    pub fn check_parts(&self) -> Result<()> {
+        let is_file = |name: &str| {
+            fs::metadata(self.path.join(name)).is_ok_and(|found| found.is_file() && found.len() > 0)
+        };
+        let parts = [
+            ("wal", holds_segments(&self.path.join("wal"))),
+            ("state/groups.redb", is_file("state/groups.redb")),
+            ("blocks", self.path.join("blocks").is_dir()),
+        ];
+        for (name, there) in parts {
+            if !there {
+                bail!(
+                    "{} is missing or empty: put it back as it was, or let the machine join anew with another data folder",
+                    self.path.join(name).display()
+                );
+            }
+        }
+        Ok(())
     }
 
     /// The folder's path.
@@ -165,6 +232,62 @@ impl Folder {
     }
 }
 
+impl Before {
+    fn restore(&self, path: &Path) -> std::io::Result<()> {
+        for entry in fs::read_dir(path)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                fs::remove_dir_all(entry.path())?;
+            } else if entry.file_name() != LOCK || !self.had_lock {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        // One that somebody else put something into stays.
+        self.missing.iter().try_for_each(fs::remove_dir)
+    }
+}
+
+/// The admin socket lies in the folder, and the system bounds its path.
+fn check_length(path: &Path) -> Result<()> {
+    let len = path.join(super::admin::SOCKET).as_os_str().len();
+    if len > SOCKET_PATH_BYTES_MAX {
+        bail!(
+            "the path of the data folder {} is {} bytes too long for the socket in it: name a shorter one with --data",
+            path.display(),
+            len - SOCKET_PATH_BYTES_MAX
+        );
+    }
+    Ok(())
+}
+
+/// The folders of a path that there are not, the innermost first.
+fn missing(path: &Path) -> Vec<PathBuf> {
+    path.ancestors()
+        .take_while(|path| !path.as_os_str().is_empty() && !path.exists())
+        .map(Path::to_owned)
+        .collect()
+}
+
+fn holds_only_lock(path: &Path) -> Result<bool> {
+    let entries = fs::read_dir(path).with_context(|| format!("can't read {}", path.display()))?;
+    for entry in entries {
+        let entry = entry.with_context(|| format!("can't read {}", path.display()))?;
+        if entry.file_name() != LOCK {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn holds_segments(wal: &Path) -> bool {
+    let Ok(mut entries) = fs::read_dir(wal) else {
+        return false;
+    };
+    entries.any(|entry| {
+        entry.is_ok_and(|entry| entry.path().extension().is_some_and(|end| end == "seg"))
+    })
+}
+
 fn is_empty(path: &Path) -> Result<bool> {
     let mut entries =
         fs::read_dir(path).with_context(|| format!("can't read {}", path.display()))?;
@@ -183,13 +306,18 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     })?))
 }
 
-/// Writes a file of mode 0600 durably, by rename; its folder is made when missing.
+/// Writes a file of mode 0600 durably, by rename; its folder is made when missing. A file that says the same already is
+/// left alone, so that a node can start on a full disk.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
+    if fs::read(path).is_ok_and(|found| found == bytes) {
+        return Ok(());
+    }
     let dir = path.parent().context("a file has a folder")?;
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
-        .create(dir)?;
+        .create(dir)
+        .with_context(|| format!("can't make {}", dir.display()))?;
     let temporary = path.with_extension("new");
     let write = || -> std::io::Result<()> {
         let mut file = fs::OpenOptions::new()
@@ -203,5 +331,99 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
         fs::rename(&temporary, path)?;
         fs::File::open(dir)?.sync_all()
     };
-    write().with_context(|| format!("can't write {}", path.display()))
+    let written = write();
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written.with_context(|| format!("can't write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn a_folder_that_was_new_is_taken_back_and_others_stay() {
+        let path = tempfile::tempdir().unwrap();
+        let data = path.path().join("a/b");
+        let folder = Folder::lock(&data).unwrap();
+        folder.set_secret("key", b"k").unwrap();
+        folder.take_back();
+        assert!(!path.path().join("a").exists());
+        drop(folder);
+
+        // It was there, and empty.
+        fs::create_dir_all(&data).unwrap();
+        let folder = Folder::lock(&data).unwrap();
+        folder.write_json(MARKER, &1).unwrap();
+        folder.take_back();
+        assert!(data.exists() && is_empty(&data).unwrap());
+        drop(folder);
+
+        // It held something.
+        let folder = Folder::lock(&data).unwrap();
+        folder.write_json(MARKER, &1).unwrap();
+        drop(folder);
+        Folder::lock(&data).unwrap().take_back();
+        assert!(data.join(MARKER).exists() && data.join(LOCK).exists());
+    }
+
+    #[test]
+    fn a_file_that_says_the_same_is_not_written_again() {
+        let path = tempfile::tempdir().unwrap();
+        let file = path.path().join("file.json");
+        let inode = || fs::metadata(&file).unwrap().ino();
+        write_private(&file, b"one").unwrap();
+        // Keeps the number of the first file from being given again.
+        fs::hard_link(&file, path.path().join("kept")).unwrap();
+        let first = inode();
+        write_private(&file, b"one").unwrap();
+        assert_eq!(inode(), first);
+        write_private(&file, b"two").unwrap();
+        assert_ne!(inode(), first);
+        assert_eq!(fs::read(&file).unwrap(), b"two");
+    }
+
+    #[test]
+    fn a_path_that_is_too_long_for_the_socket_makes_no_folder() {
+        let path = tempfile::tempdir().unwrap();
+        let data = path.path().join("x".repeat(100));
+        let error = Folder::lock(&data).unwrap_err().to_string();
+        assert!(error.contains("too long"), "{error}");
+        assert!(!data.exists());
+    }
+
+    #[test]
+    fn a_missing_part_is_named() {
+        let path = tempfile::tempdir().unwrap();
+        let folder = Folder::lock(&path.path().join("node")).unwrap();
+        let says = |name: &str| {
+            let error = folder.check_parts().unwrap_err().to_string();
+            assert!(error.contains(name), "{error}");
+        };
+        says("wal");
+        folder.make("wal").unwrap();
+        says("wal");
+        fs::write(folder.path().join("wal/wal-1.seg"), b"x").unwrap();
+        says("state/groups.redb");
+        folder.make("state").unwrap();
+        fs::write(folder.path().join("state/groups.redb"), b"").unwrap();
+        says("state/groups.redb");
+        fs::write(folder.path().join("state/groups.redb"), b"x").unwrap();
+        says("blocks");
+        folder.make("blocks").unwrap();
+        folder.check_parts().unwrap();
+    }
+
+    #[test]
+    fn the_marker_of_an_earlier_program_is_read() {
+        let text = format!(
+            r#"{{"format":1,"site":{},"node":1,"listen":{{"node":"a","s3":"b","http":"c"}}}}"#,
+            serde_json::to_string(&SiteId([1; 16])).unwrap()
+        );
+        let marker: Marker = serde_json::from_str(&text).unwrap();
+        assert!(marker.advertise.is_none() && !marker.started);
+    }
 }

@@ -1,35 +1,35 @@
-//! How a node comes to be: the first one founds a site, others join with a token; and the join door that lets them in.
+//! How a node comes to be: the first one founds a site, others join with a token; and how its certificate is renewed.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use async_trait::async_trait;
 use bytes::Bytes;
-use identity::token::TokenSecret;
 use identity::{
     AccessKeySpec, JoinRole, JoinToken, NodeCertificate, NodeGrant, NodeKey, SiteCa, SiteKey,
 };
 use ids::{NodeId, SiteId, UserId};
 use platform::Platform;
 use raft_machine::{decode, encode};
-use registry::{DeleteOptions, Freshness, Registry, Want};
 use serde::{Deserialize, Serialize};
-use transport::Refusal;
-use transport::tls::{JoinHandler, TlsIdentity, join_call};
+use transport::tls::{TlsIdentity, join_call};
 
+use super::Listeners;
 use super::folder::{Folder, Listen, Marker};
-use super::kinds::{AUTHORITY_SEAL, Authority, NODES_POOL, SITE, Token};
+use super::join_door::{self, Answer, Request};
+use super::kinds::{AUTHORITY_SEAL, AuthoritySpec};
 use super::topology::{Known, Topology};
 
+/// Of the copy of the authority.
 const FORMAT: u8 = 1;
 const JOIN_LIMIT: Duration = Duration::from_secs(10);
 
 const SITE_KEY: &str = "site-key";
 const NODE_KEY: &str = "node-key.der";
 const NODE_CHAIN: &str = "node-chain.json";
+/// The site's authority as the registry has it, its key sealed: for renewals before the registry can be read.
+pub const AUTHORITY: &str = "site-authority";
 /// What a founder still has to put into the registry; removed when that is done.
 pub const FOUNDING: &str = "founding.json";
 /// The first administrator's key.
@@ -64,7 +64,18 @@ pub struct Founding {
 
 /// What the founder of a site wrote down for the case that it dies before the site is complete.
 pub fn founding(folder: &Folder) -> Result<Founding> {
-    serde_json::from_slice(&folder.secret(FOUNDING)?).context("the founding file is damaged")
+    parsed(folder, FOUNDING, |bytes| Ok(serde_json::from_slice(bytes)?))
+}
+
+/// Reads a secret file; an error names it.
+fn parsed<T>(folder: &Folder, name: &str, parse: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
+    let bytes = folder.secret(name)?;
+    parse(&bytes).with_context(|| {
+        format!(
+            "{} is damaged; put it back as it was",
+            folder.secret_path(name).display()
+        )
+    })
 }
 
 /// What a node is, from its folder.
@@ -85,12 +96,18 @@ impl NodeSelf {
         let Some(marker) = folder.marker()? else {
             return Ok(None);
         };
-        let site_key = SiteKey::parse(std::str::from_utf8(&folder.secret(SITE_KEY)?)?)?;
-        let key = NodeKey::from_pkcs8_der(&folder.secret(NODE_KEY)?)?;
-        let chain: Vec<Vec<u8>> = serde_json::from_slice(&folder.secret(NODE_CHAIN)?)?;
-        let ca = chain.get(1).context("the certificate chain is damaged")?;
-        let certificate =
-            NodeCertificate::new(chain.clone(), &key, &identity::x509::fingerprint(ca))?;
+        let site_key = parsed(folder, SITE_KEY, |bytes| {
+            Ok(SiteKey::parse(std::str::from_utf8(bytes)?)?)
+        })?;
+        let key = parsed(folder, NODE_KEY, |bytes| {
+            Ok(NodeKey::from_pkcs8_der(bytes)?)
+        })?;
+        let certificate = parsed(folder, NODE_CHAIN, |bytes| {
+            let chain: Vec<Vec<u8>> = serde_json::from_slice(bytes)?;
+            let ca = chain.get(1).context("it lacks the authority")?;
+            let pin = identity::x509::fingerprint(ca);
+            Ok(NodeCertificate::new(chain, &key, &pin)?)
+        })?;
         let known = folder.json(TOPOLOGY)?.unwrap_or_default();
         Ok(Some(NodeSelf {
             marker,
@@ -100,9 +117,47 @@ impl NodeSelf {
         }))
     }
 
+    /// The addresses of the other servers, as last heard of.
+    pub fn others(&self) -> impl Iterator<Item = &str> {
+        let servers = self.known.servers.iter();
+        servers
+            .filter(|(node, _)| **node != self.marker.node)
+            .map(|(_, spec)| spec.address.as_str())
+    }
+
     /// The certificate as the transport wants it.
     pub fn tls(&self) -> TlsIdentity {
         tls(&self.certificate)
+    }
+
+    /// Renews the certificate from what lies in the folder, when it is due: after a long time off nobody would talk to
+    /// this node otherwise. What can't be done now is tried again when the registry can be read.
+    pub fn renew_if_due(&mut self, folder: &Folder, platform: &(dyn Platform + 'static)) {
+        let expelled = self.known.expelled.contains(&self.marker.node);
+        if expelled || !self.certificate.renew_due(platform.wall_ms().0) {
+            return;
+        }
+        let renewed = kept_authority(folder).and_then(|authority| {
+            let authority =
+                authority.context("the folder holds no copy of the site's authority")?;
+            reissue(
+                folder,
+                platform,
+                &self.site_key,
+                &authority,
+                &self.certificate,
+            )
+        });
+        match renewed {
+            Ok(renewed) => {
+                tracing::info!("the node's certificate was renewed");
+                self.certificate = renewed;
+            }
+            Err(error) => tracing::warn!(
+                error = format!("{error:#}"),
+                "the certificate was not renewed yet"
+            ),
+        }
     }
 }
 
@@ -124,6 +179,42 @@ fn keep_certificate(folder: &Folder, certificate: &NodeCertificate) -> Result<()
     folder.set_secret(NODE_CHAIN, &serde_json::to_vec(&certificate.chain_der)?)
 }
 
+/// Keeps a copy of the authority.
+pub fn keep_authority(folder: &Folder, authority: &AuthoritySpec) -> Result<()> {
+    folder.set_secret(AUTHORITY, &encode(FORMAT, authority))
+}
+
+/// The copy of the authority, if there is one.
+pub fn kept_authority(folder: &Folder) -> Result<Option<AuthoritySpec>> {
+    if !folder.secret_path(AUTHORITY).exists() {
+        return Ok(None);
+    }
+    let kept = parsed(folder, AUTHORITY, |bytes| {
+        Ok(decode("the site's authority", FORMAT, bytes)?)
+    });
+    kept.map(Some)
+}
+
+/// The authority, ready to sign.
+pub fn open_authority(authority: &AuthoritySpec, site_key: &SiteKey) -> Result<SiteCa> {
+    let key = site_key.open(AUTHORITY_SEAL, &authority.sealed_key)?;
+    Ok(SiteCa::from_der(&authority.certificate, &key)?)
+}
+
+/// Issues this node's next certificate and keeps it. The key stays, so that a crash between two files does no harm.
+pub fn reissue(
+    folder: &Folder,
+    platform: &(dyn Platform + 'static),
+    site_key: &SiteKey,
+    authority: &AuthoritySpec,
+    old: &NodeCertificate,
+) -> Result<NodeCertificate> {
+    let authority = open_authority(authority, site_key)?;
+    let renewed = old.reissue(&authority, platform.wall_ms().0, &mut platform.rng())?;
+    keep_certificate(folder, &renewed)?;
+    Ok(renewed)
+}
+
 /// Makes the folder of the first node of a new site.
 pub fn found(
     folder: &Folder,
@@ -143,6 +234,11 @@ pub fn found(
     let site_key = SiteKey::generate(&mut rng);
     folder.set_secret(SITE_KEY, site_key.to_text().as_bytes())?;
     keep_certificate(folder, &certificate)?;
+    let authority = AuthoritySpec {
+        certificate: ca.certificate_der().to_vec(),
+        sealed_key: site_key.seal(AUTHORITY_SEAL, ca.key_pkcs8_der(), &mut rng),
+    };
+    keep_authority(folder, &authority)?;
     let user = UserId::random(&mut rng);
     let (key, secret) =
         AccessKeySpec::create(user, now, "made with the site".into(), &site_key, &mut rng);
@@ -165,35 +261,9 @@ pub fn found(
         site,
         node,
         listen,
+        advertise: None,
+        started: false,
     })
-}
-
-#[derive(Serialize, Deserialize)]
-enum Request {
-    Join {
-        token: identity::token::TokenId,
-        secret: [u8; 16],
-        csr: Vec<u8>,
-    },
-    Renew {
-        old: Vec<u8>,
-        csr: Vec<u8>,
-        signature: Vec<u8>,
-    },
-}
-
-#[derive(Serialize, Deserialize)]
-enum Answer {
-    Joined {
-        node: NodeId,
-        site: SiteId,
-        chain: Vec<Vec<u8>>,
-        site_key: String,
-        known: String,
-    },
-    Renewed {
-        chain: Vec<Vec<u8>>,
-    },
 }
 
 /// Makes the folder of a machine that joins.
@@ -204,21 +274,21 @@ pub async fn join(
     token: &JoinToken,
     address: Option<&str>,
 ) -> Result<()> {
-    if token.role != JoinRole::Server {
-        bail!(
-            "this token is for an agent; agents come with the network pillar: make one with `skerry token create`"
-        );
-    }
-    if token.is_expired(platform.wall_ms().0) {
-        bail!("the join token has expired: make a new one with `skerry token create`");
-    }
-    let key = NodeKey::generate()?;
+    // Held until the machine is in: a token is not used up for a machine that can't start.
+    let _listening = match may_join(platform, &listen, token).await {
+        Ok(listening) => listening,
+        Err(error) => {
+            folder.take_back();
+            return Err(error);
+        }
+    };
+    let key = own_key(folder)?;
     let request = Request::Join {
         token: token.id,
         secret: *token.secret.as_bytes(),
         csr: key.csr()?,
     };
-    let request: Bytes = encode(FORMAT, &request).into();
+    let request: Bytes = encode(join_door::FORMAT, &request).into();
     let addresses = address.map_or_else(
         || token.addresses.clone(),
         |address| vec![address.to_owned()],
@@ -236,6 +306,36 @@ pub async fn join(
     )
 }
 
+/// Refuses what can be told to fail before anybody is asked.
+async fn may_join(
+    platform: &(dyn Platform + 'static),
+    listen: &Listen,
+    token: &JoinToken,
+) -> Result<Listeners> {
+    if token.role != JoinRole::Server {
+        bail!(
+            "this token is for an agent; agents come with the network pillar: make one with `skerry token create`"
+        );
+    }
+    if token.is_expired(platform.wall_ms().0) {
+        bail!("the join token has expired: make a new one with `skerry token create`");
+    }
+    Listeners::bind(listen).await
+}
+
+/// The key that this machine asks with. It is kept before the first attempt: whoever asks again with one token must show
+/// the same key.
+fn own_key(folder: &Folder) -> Result<NodeKey> {
+    if folder.secret_path(NODE_KEY).exists() {
+        return parsed(folder, NODE_KEY, |bytes| {
+            Ok(NodeKey::from_pkcs8_der(bytes)?)
+        });
+    }
+    let key = NodeKey::generate()?;
+    folder.set_secret(NODE_KEY, key.pkcs8_der())?;
+    Ok(key)
+}
+
 fn joined(
     folder: &Folder,
     answer: &[u8],
@@ -249,7 +349,7 @@ fn joined(
         chain,
         site_key,
         known,
-    } = decode("a join answer", FORMAT, answer)?
+    } = decode("a join answer", join_door::FORMAT, answer)?
     else {
         bail!("the server answered another question");
     };
@@ -263,117 +363,9 @@ fn joined(
         site,
         node,
         listen,
+        advertise: None,
+        started: false,
     })
-}
-
-/// Lets machines in and renews certificates; on every server.
-pub struct JoinDoor {
-    /// The site.
-    pub site: SiteId,
-    /// The machine.
-    pub platform: Arc<dyn Platform>,
-    /// Where tokens and the authority are.
-    pub registry: Arc<Registry>,
-    /// Opens the authority's key.
-    pub site_key: Arc<SiteKey>,
-    /// What newcomers are told.
-    pub topology: Arc<Topology>,
-}
-
-impl JoinDoor {
-    async fn authority(&self) -> Result<SiteCa> {
-        let found = self
-            .registry
-            .get::<Authority>(SITE, Freshness::Linearizable)
-            .await?;
-        let spec = found
-            .context("the site has no authority yet: try again in a moment")?
-            .spec;
-        let key = self.site_key.open(AUTHORITY_SEAL, &spec.sealed_key)?;
-        Ok(SiteCa::from_der(&spec.certificate, &key)?)
-    }
-
-    async fn answer(&self, request: Request) -> Result<Answer> {
-        match request {
-            Request::Join { token, secret, csr } => self.join(token, secret, &csr).await,
-            Request::Renew {
-                old,
-                csr,
-                signature,
-            } => self.renew(&old, &csr, &signature).await,
-        }
-    }
-
-    async fn join(
-        &self,
-        token: identity::token::TokenId,
-        secret: [u8; 16],
-        csr: &[u8],
-    ) -> Result<Answer> {
-        let found = self
-            .registry
-            .get::<Token>(&token.to_string(), Freshness::Linearizable)
-            .await?;
-        let found = found
-            .context("this join token is not known: it was used, or removed; make a new one")?;
-        found
-            .spec
-            .verify(&TokenSecret::from_bytes(secret), self.platform.wall_ms().0)?;
-        let authority = self.authority().await?;
-        // Whoever deletes the token has it: the second of two machines with one token is refused here.
-        let expected = registry::draft::exactly(&found);
-        let taken = self
-            .registry
-            .delete::<Token>(&token.to_string(), DeleteOptions { expected })
-            .await;
-        taken.context("this join token was just used by another machine: make a new one")?;
-        let node = self
-            .registry
-            .allocate(NODES_POOL, Want::Any { count: 1 })
-            .await?;
-        let node = NodeId(u64::try_from(node[0])?);
-        let now = self.platform.wall_ms().0;
-        let issued =
-            authority.issue_node(&NodeGrant::new(node), csr, now, &mut self.platform.rng())?;
-        tracing::info!(%node, "a machine joined");
-        Ok(Answer::Joined {
-            node,
-            site: self.site,
-            chain: issued.chain_der,
-            site_key: self.site_key.to_text(),
-            known: serde_json::to_string(&self.topology.known())?,
-        })
-    }
-
-    async fn renew(&self, old: &[u8], csr: &[u8], signature: &[u8]) -> Result<Answer> {
-        let authority = self.authority().await?;
-        let node =
-            identity::node::verify_renewal(authority.certificate_der(), old, csr, signature)?;
-        if !self.topology.servers().contains_key(&node) {
-            bail!("node {node} is no member of this site");
-        }
-        let now = self.platform.wall_ms().0;
-        let issued =
-            authority.issue_node(&NodeGrant::new(node), csr, now, &mut self.platform.rng())?;
-        Ok(Answer::Renewed {
-            chain: issued.chain_der,
-        })
-    }
-}
-
-#[async_trait]
-impl JoinHandler for JoinDoor {
-    async fn join(&self, peer: SocketAddr, request: Bytes) -> Result<Bytes, Refusal> {
-        let request = decode("a join request", FORMAT, &request)
-            .map_err(|error| Refusal(error.to_string()))?;
-        match self.answer(request).await {
-            Ok(answer) => Ok(encode(FORMAT, &answer).into()),
-            Err(error) => {
-                tracing::warn!(%peer, error = format!("{error:#}"), "a machine was not let in");
-                Err(Refusal(format!("{error:#}")))
-            }
-        }
-    }
 }
 
 /// Asks for a new certificate, from any server of the site, and keeps it.
@@ -386,7 +378,7 @@ pub async fn renew(
     let csr = key.csr()?;
     let signature = old.sign_renewal(&csr)?;
     let request: Bytes = encode(
-        FORMAT,
+        join_door::FORMAT,
         &Request::Renew {
             old: old.chain_der[0].clone(),
             csr,
@@ -399,7 +391,8 @@ pub async fn renew(
     for address in servers.values() {
         match join_call(address, fingerprint, request.clone(), JOIN_LIMIT).await {
             Ok(answer) => {
-                let Answer::Renewed { chain } = decode("a renewal", FORMAT, &answer)? else {
+                let Answer::Renewed { chain } = decode("a renewal", join_door::FORMAT, &answer)?
+                else {
                     bail!("the server answered another question");
                 };
                 let certificate = NodeCertificate::new(chain, &key, &fingerprint)?;
@@ -418,4 +411,162 @@ pub async fn renew(
 /// The certificate for the transport.
 pub fn tls_of(certificate: &NodeCertificate) -> TlsIdentity {
     tls(certificate)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use async_trait::async_trait;
+    use identity::x509::Standing;
+    use membership::kinds::ServerSpec;
+    use tokio::net::TcpListener;
+    use transport::tls::{TlsConfig, TlsTransport};
+    use transport::{Handler, Refusal, Service, Transport};
+
+    use super::*;
+    use crate::node::test_site::{DAY_MS, Founded, founded};
+
+    const LONG: Duration = Duration::from_secs(60);
+    const SERVICE: Service = Service(77);
+
+    struct Echo;
+
+    #[async_trait]
+    impl Handler for Echo {
+        async fn call(&self, _: NodeId, body: Bytes) -> Result<Bytes, Refusal> {
+            Ok(body)
+        }
+    }
+
+    /// This node with the certificate that it has, and node 2 with a good one; they know each other.
+    async fn pair(founded: &Founded) -> [Arc<TlsTransport>; 2] {
+        let listeners = [
+            TcpListener::bind("127.0.0.1:0").await.unwrap(),
+            TcpListener::bind("127.0.0.1:0").await.unwrap(),
+        ];
+        let nodes = [NodeId(1), NodeId(2)];
+        let mut servers = BTreeMap::new();
+        for (node, listener) in nodes.iter().zip(&listeners) {
+            let address = listener.local_addr().unwrap().to_string();
+            let spec = ServerSpec {
+                address: address.clone(),
+                s3_address: address.clone(),
+                http_address: address,
+                weight: 100,
+                joined_ms: 0,
+                capacity_bytes: 0,
+            };
+            servers.insert(*node, spec);
+        }
+        let identities = [founded.own.tls(), tls(&founded.other(NodeId(2)))];
+        let mut started = Vec::new();
+        for ((node, listener), identity) in nodes.into_iter().zip(listeners).zip(identities) {
+            let known = Known {
+                servers: servers.clone(),
+                ..Known::default()
+            };
+            let topology = Arc::new(Topology::new(node, known));
+            let config = TlsConfig {
+                site: founded.own.marker.site,
+                node,
+                listener,
+                identity,
+            };
+            let transport = TlsTransport::start(config, topology).unwrap();
+            transport.serve(SERVICE, Arc::new(Echo));
+            started.push(transport);
+        }
+        started.try_into().ok().unwrap()
+    }
+
+    async fn answers(from: &TlsTransport, to: NodeId) {
+        let answered = async {
+            while from.call(to, SERVICE, Bytes::new(), LONG).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let within = tokio::time::timeout(LONG, answered).await;
+        within.expect("the peer accepts the certificate");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn peers_accept_a_node_again_that_was_off_for_two_months() {
+        let mut founded = founded(60);
+        let now = founded.clock.right_ms();
+        let old = founded.own.certificate.clone();
+        assert_eq!(old.standing(now), Standing::Expired);
+        let [one, two] = pair(&founded).await;
+        let refused = one.call(NodeId(2), SERVICE, Bytes::new(), LONG).await;
+        assert!(refused.is_err(), "an expired certificate");
+
+        founded.clock.set(now);
+        founded.renew();
+        let renewed = &founded.own.certificate;
+        assert_eq!(renewed.standing(now), Standing::Valid);
+        assert_eq!(renewed.node(), old.node());
+        let kept = NodeSelf::load(&founded.folder).unwrap().unwrap();
+        assert!(kept.certificate == *renewed);
+        one.renew(&founded.own.tls()).unwrap();
+        answers(&one, NodeId(2)).await;
+        answers(&two, NodeId(1)).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn peers_accept_a_node_again_whose_clock_jumped_ahead_and_back() {
+        let mut founded = founded(10);
+        let now = founded.clock.right_ms();
+        founded.clock.set(now + 60 * DAY_MS);
+        founded.renew();
+        let ahead = founded.own.certificate.clone();
+        assert_eq!(ahead.standing(now), Standing::NotYetValid);
+        let [one, two] = pair(&founded).await;
+        let refused = one.call(NodeId(2), SERVICE, Bytes::new(), LONG).await;
+        assert!(refused.is_err(), "a certificate of the future");
+
+        founded.clock.set(now);
+        founded.renew();
+        one.renew(&founded.own.tls()).unwrap();
+        answers(&one, NodeId(2)).await;
+        answers(&two, NodeId(1)).await;
+    }
+
+    #[test]
+    fn a_certificate_that_is_good_or_of_an_expelled_node_stays() {
+        let mut founded = founded(1);
+        let old = founded.own.certificate.clone();
+        founded.clock.set(founded.clock.right_ms());
+        founded.renew();
+        assert!(founded.own.certificate == old);
+        founded.own.known.expelled = BTreeSet::from([NodeId(1)]);
+        founded.clock.set(founded.clock.right_ms() + 60 * DAY_MS);
+        founded.renew();
+        assert!(founded.own.certificate == old);
+    }
+
+    #[test]
+    fn an_error_names_the_file_that_is_damaged() {
+        let founded = founded(0);
+        for name in [SITE_KEY, NODE_KEY, NODE_CHAIN, AUTHORITY, FOUNDING] {
+            let good = founded.folder.secret(name).unwrap();
+            founded.folder.set_secret(name, &[0xff; 5]).unwrap();
+            let error = match name {
+                AUTHORITY => kept_authority(&founded.folder).err(),
+                FOUNDING => founding(&founded.folder).err(),
+                _ => NodeSelf::load(&founded.folder).err(),
+            };
+            let error = format!("{:#}", error.expect("it is damaged"));
+            assert!(error.contains(name), "{error}");
+            founded.folder.set_secret(name, &good).unwrap();
+        }
+        assert!(NodeSelf::load(&founded.folder).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_machine_asks_again_with_the_key_of_its_first_attempt() {
+        let path = tempfile::tempdir().unwrap();
+        let folder = Folder::lock(&path.path().join("node")).unwrap();
+        let first = own_key(&folder).unwrap();
+        assert!(own_key(&folder).unwrap().pkcs8_der() == first.pkcs8_der());
+    }
 }

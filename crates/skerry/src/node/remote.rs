@@ -134,6 +134,7 @@ mod tests {
                     user: UserId::default(),
                     name: access_key.to_lowercase(),
                     admin,
+                    may_write: true,
                 },
             })
         }

@@ -6,7 +6,7 @@ use object_s3::DoorOptions;
 use object_store::gateway::GatewayOptions;
 use object_store::jobs::JobOptions;
 
-use super::folder::Listen;
+use super::folder::{Listen, Marker};
 use super::tls::TlsFiles;
 
 /// Placement groups of a new site.
@@ -62,6 +62,18 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// These, with the addresses of the last start where none are set.
+    pub fn or_last(&self, last: Option<&Marker>) -> Settings {
+        let Some(last) = last else {
+            return self.clone();
+        };
+        Settings {
+            listen: self.listen_or(&last.listen),
+            advertise: self.advertise.clone().or_else(|| last.advertise.clone()),
+            ..self.clone()
+        }
+    }
+
     /// The addresses to listen on: those that are set, else those of the last start.
     pub fn listen_or(&self, last: &Listen) -> Listen {
         let pick = |set: &String, last: &String| {
@@ -106,5 +118,35 @@ pub fn last_listen() -> Listen {
         node: String::new(),
         s3: String::new(),
         http: String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ids::{NodeId, SiteId};
+
+    use super::*;
+
+    #[test]
+    fn what_other_nodes_are_told_is_kept_from_start_to_start() {
+        let last = Marker {
+            format: 1,
+            site: SiteId([1; 16]),
+            node: NodeId(2),
+            listen: default_listen(1),
+            advertise: Some("node2.lan:7301".into()),
+            started: true,
+        };
+        let mut settings = Settings {
+            listen: last_listen(),
+            ..Settings::default()
+        };
+        let again = settings.or_last(Some(&last));
+        assert_eq!(again.advertise, last.advertise);
+        assert_eq!(again.listen, last.listen);
+        settings.advertise = Some("other.lan:1".into());
+        let moved = settings.or_last(Some(&last));
+        assert_eq!(moved.advertise.as_deref(), Some("other.lan:1"));
+        assert_eq!(settings.or_last(None).listen, last_listen());
     }
 }

@@ -6,20 +6,37 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use ids::{NodeId, REGISTRY_GROUP, SiteId};
+use membership::kinds::ServerSpec;
 use object_store::jobs::JobStatus;
-use raft_groups::GroupStatus;
+use raft_groups::{Directory, GroupStatus};
+use raft_machine::{decode, encode};
 use serde::{Deserialize, Serialize};
 use transport::{Handler, Refusal, Service, Transport};
 
 use super::Node;
+use super::topology::Topology;
 
 /// Version of the JSON that status commands print.
 pub const OUTPUT_VERSION: u32 = 1;
 const ASK_LIMIT: Duration = Duration::from_secs(2);
+const TELL_EVERY: Duration = Duration::from_millis(500);
+/// Version of what nodes ask each other, and of the answers.
+const FORMAT: u8 = 1;
+
+/// What a node may ask another one.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Ask {
+    /// For its [`NodeStatus`].
+    Status,
+    /// To take note of where the asking node is now.
+    Here(ServerSpec),
+}
 
 /// One node.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct NodeStatus {
+    /// See [`OUTPUT_VERSION`].
+    pub output_version: u32,
     /// The node.
     pub node: NodeId,
     /// Its process; 0 when it could not be asked.
@@ -81,6 +98,7 @@ impl Node {
         let reasons = self.reasons(&groups);
         let blocks = self.blocks.stats();
         NodeStatus {
+            output_version: OUTPUT_VERSION,
             node: self.id,
             pid: std::process::id(),
             data: self.folder.path().display().to_string(),
@@ -124,7 +142,7 @@ impl Node {
                 reasons.push(format!("{name} stopped here: {stopped}"));
                 continue;
             }
-            let wanted = raft_groups::Directory::voters(&*self.topology, group.group);
+            let wanted = self.topology.voters(group.group);
             if !wanted.contains(&self.id) {
                 continue;
             }
@@ -151,14 +169,16 @@ impl Node {
                 if node == self.id {
                     return self.own_status().await;
                 }
+                let ask = Bytes::from(encode(FORMAT, &Ask::Status));
                 let answer = self
                     .transport
-                    .call(node, Service::ADMIN, Bytes::new(), ASK_LIMIT)
+                    .call(node, Service::ADMIN, ask, ASK_LIMIT)
                     .await;
-                let parsed = answer.map_err(|error| error.to_string()).and_then(|body| {
-                    serde_json::from_slice::<NodeStatus>(&body).map_err(|error| error.to_string())
-                });
+                let parsed = answer
+                    .map_err(|error| error.to_string())
+                    .and_then(|body| read_status(&body));
                 parsed.unwrap_or_else(|why| NodeStatus {
+                    output_version: OUTPUT_VERSION,
                     node,
                     pid: 0,
                     data: String::new(),
@@ -211,13 +231,113 @@ struct Own(Weak<Node>);
 
 #[async_trait]
 impl Handler for Own {
-    async fn call(&self, _: NodeId, _: Bytes) -> Result<Bytes, Refusal> {
+    async fn call(&self, from: NodeId, body: Bytes) -> Result<Bytes, Refusal> {
+        let ask = read_ask(&body).map_err(Refusal)?;
         let node = self
             .0
             .upgrade()
             .ok_or_else(|| Refusal("the node stops".into()))?;
-        let status = serde_json::to_vec(&node.own_status().await)
-            .map_err(|error| Refusal(error.to_string()))?;
-        Ok(status.into())
+        match ask {
+            Ask::Status => Ok(encode(FORMAT, &node.own_status().await).into()),
+            Ask::Here(spec) => {
+                node.topology.moved(from, spec).map_err(Refusal)?;
+                Ok(Bytes::new())
+            }
+        }
+    }
+}
+
+/// Tells the other servers where this one is, again and again. While they know an old address only, the registry's leader
+/// may be unable to reach this node, and then the new address can't be written there.
+pub async fn tell_where(transport: &dyn Transport, topology: &Topology, spec: &ServerSpec) {
+    let body = Bytes::from(encode(FORMAT, &Ask::Here(spec.clone())));
+    loop {
+        let mut telling = Vec::new();
+        for peer in topology.peers() {
+            telling.push(transport.call(peer, Service::ADMIN, body.clone(), ASK_LIMIT));
+        }
+        // Who did not hear it is told again.
+        futures::future::join_all(telling).await;
+        tokio::time::sleep(TELL_EVERY).await;
+    }
+}
+
+fn read_ask(body: &[u8]) -> Result<Ask, String> {
+    decode("a question of a node", FORMAT, body).map_err(|error| error.to_string())
+}
+
+fn read_status(body: &[u8]) -> Result<NodeStatus, String> {
+    decode("a node's status", FORMAT, body).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status() -> NodeStatus {
+        NodeStatus {
+            output_version: OUTPUT_VERSION,
+            node: NodeId(3),
+            pid: 1,
+            data: "/data".into(),
+            version: "0.1.0".into(),
+            endpoints: Endpoints::default(),
+            ready: false,
+            reasons: vec!["it stops".into()],
+            groups: vec![GroupStatus {
+                group: REGISTRY_GROUP,
+                role: "leader".into(),
+                leader: Some(NodeId(3)),
+                term: 1,
+                voters: vec![NodeId(3)],
+                learners: Vec::new(),
+                last: 5,
+                commit: 5,
+                applied: 4,
+                lag: vec![(NodeId(4), 7)],
+                asleep: false,
+                stopped: Some("a reason".into()),
+            }],
+            jobs: vec![JobStatus {
+                name: "repair".into(),
+                last_took_ms: Some(5),
+                ..JobStatus::default()
+            }],
+            log_bytes: 6,
+            blocks: 7,
+            block_bytes: 8,
+        }
+    }
+
+    #[test]
+    fn what_nodes_tell_each_other_has_a_version() {
+        let mut body = encode(FORMAT, &status());
+        let read = read_status(&body).unwrap();
+        assert_eq!(format!("{read:?}"), format!("{:?}", status()));
+        body[0] = FORMAT + 1;
+        assert!(read_status(&body).unwrap_err().contains("format 2"));
+        let mut ask = encode(FORMAT, &Ask::Status);
+        assert_eq!(read_ask(&ask), Ok(Ask::Status));
+        let here = Ask::Here(ServerSpec {
+            address: "127.0.0.1:1".into(),
+            s3_address: "127.0.0.1:2".into(),
+            http_address: "127.0.0.1:3".into(),
+            weight: 100,
+            joined_ms: 0,
+            capacity_bytes: 0,
+        });
+        assert_eq!(read_ask(&encode(FORMAT, &here)), Ok(here));
+        ask[0] = FORMAT + 1;
+        assert!(read_ask(&ask).unwrap_err().contains("format 2"));
+        assert!(
+            read_ask(b"").is_err(),
+            "the question before there were versions"
+        );
+    }
+
+    #[test]
+    fn a_nodes_json_has_a_version() {
+        let json = serde_json::to_value(status()).unwrap();
+        assert_eq!(json["output_version"], OUTPUT_VERSION);
     }
 }

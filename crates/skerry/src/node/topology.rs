@@ -1,7 +1,7 @@
 //! What this node knows of the site's servers and placement: from the registry, else as last written to the folder.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use ids::{Epoch, GroupId, NodeId, REGISTRY_GROUP};
@@ -10,7 +10,10 @@ use membership::kinds::ServerSpec;
 use object_store::placement::PlacementSource;
 use raft_groups::Directory;
 use serde::{Deserialize, Serialize};
-use transport::tls::AddressBook;
+use transport::tls::{AddressBook, Admission};
+
+/// The longest address that is taken from another server.
+const ADDRESS_BYTES_MAX: usize = 300;
 
 /// Servers and maps, as they are written to the folder and given to a machine that joins.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -19,6 +22,9 @@ pub struct Known {
     pub servers: BTreeMap<NodeId, ServerSpec>,
     /// Maps, by epoch.
     pub maps: Vec<EpochMap>,
+    /// Nodes that must not come back.
+    #[serde(default)]
+    pub expelled: BTreeSet<NodeId>,
 }
 
 /// See the module.
@@ -33,6 +39,40 @@ pub struct Topology {
 struct State {
     servers: BTreeMap<NodeId, ServerSpec>,
     maps: BTreeMap<Epoch, Arc<EpochMap>>,
+    expelled: BTreeSet<NodeId>,
+    /// Servers that said that they moved, until the registry knows better.
+    moved: BTreeMap<NodeId, Moved>,
+}
+
+#[derive(Debug)]
+struct Moved {
+    /// What the server said.
+    to: ServerSpec,
+    /// What was known then. When the registry says something else, that is newer.
+    from: ServerSpec,
+}
+
+impl State {
+    fn server(&self, node: NodeId) -> Option<ServerSpec> {
+        let mut spec = self.servers.get(&node)?.clone();
+        if let Some(moved) = self.moved.get(&node) {
+            spec.address.clone_from(&moved.to.address);
+            spec.s3_address.clone_from(&moved.to.s3_address);
+            spec.http_address.clone_from(&moved.to.http_address);
+        }
+        Some(spec)
+    }
+
+    fn note(&mut self, node: NodeId, spec: ServerSpec) {
+        match self.servers.get(&node).cloned() {
+            Some(from) => {
+                self.moved.insert(node, Moved { to: spec, from });
+            }
+            None => {
+                self.servers.insert(node, spec);
+            }
+        }
+    }
 }
 
 impl Topology {
@@ -48,6 +88,8 @@ impl Topology {
             state: RwLock::new(State {
                 servers: known.servers,
                 maps,
+                expelled: known.expelled,
+                moved: BTreeMap::new(),
             }),
             changed: tokio::sync::Notify::new(),
         }
@@ -67,12 +109,18 @@ impl Topology {
         self.read(|state| Known {
             servers: state.servers.clone(),
             maps: state.maps.values().map(|map| (**map).clone()).collect(),
+            expelled: state.expelled.clone(),
         })
     }
 
     /// The servers.
     pub fn servers(&self) -> BTreeMap<NodeId, ServerSpec> {
-        self.read(|state| state.servers.clone())
+        self.read(|state| {
+            let nodes = state.servers.keys();
+            nodes
+                .filter_map(|node| Some((*node, state.server(*node)?)))
+                .collect()
+        })
     }
 
     /// Takes what the registry says; true when something changed.
@@ -83,6 +131,8 @@ impl Topology {
             state.servers = servers;
             changed = true;
         }
+        let State { servers, moved, .. } = &mut *state;
+        moved.retain(|node, moved| servers.get(node) == Some(&moved.from));
         for map in maps {
             if let Entry::Vacant(vacant) = state.maps.entry(map.epoch()) {
                 vacant.insert(Arc::new(map));
@@ -92,6 +142,14 @@ impl Topology {
         drop(state);
         self.changed.notify_waiters();
         changed
+    }
+
+    /// Takes note of nodes that were expelled, for ever; true when one is new.
+    pub fn expel(&self, nodes: BTreeSet<NodeId>) -> bool {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let before = state.expelled.len();
+        state.expelled.extend(nodes);
+        state.expelled.len() > before
     }
 
     /// Waits until a map is known.
@@ -110,8 +168,24 @@ impl Topology {
         self.state
             .write()
             .unwrap_or_else(PoisonError::into_inner)
-            .servers
-            .insert(node, spec);
+            .note(node, spec);
+    }
+
+    /// Takes another server's word for where it is now, until the registry has it; only of servers that are known.
+    pub fn moved(&self, node: NodeId, spec: ServerSpec) -> Result<(), String> {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        if !state.servers.contains_key(&node) {
+            return Err(format!("node {node} is not known here yet"));
+        }
+        let addresses = [&spec.address, &spec.s3_address, &spec.http_address];
+        if addresses
+            .iter()
+            .any(|address| address.len() > ADDRESS_BYTES_MAX)
+        {
+            return Err(format!("an address has at most {ADDRESS_BYTES_MAX} bytes"));
+        }
+        state.note(node, spec);
+        Ok(())
     }
 
     /// The newest map, when there is one.
@@ -122,7 +196,15 @@ impl Topology {
 
 impl AddressBook for Topology {
     fn address_of(&self, node: NodeId) -> Option<String> {
-        self.read(|state| state.servers.get(&node).map(|spec| spec.address.clone()))
+        self.read(|state| state.server(node).map(|spec| spec.address))
+    }
+}
+
+impl Admission for Topology {
+    /// Everybody with a certificate but those that were expelled: a node that this one has not heard of may have joined
+    /// just now.
+    fn admits(&self, node: NodeId) -> bool {
+        self.read(|state| !state.expelled.contains(&node))
     }
 }
 
@@ -173,5 +255,61 @@ impl PlacementSource for Topology {
 
     fn epochs(&self) -> Vec<Epoch> {
         self.read(|state| state.maps.keys().copied().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_expelled_stays_out_and_after_a_restart_too() {
+        let topology = Topology::new(NodeId(1), Known::default());
+        assert!(topology.admits(NodeId(2)), "it may have joined just now");
+        assert!(topology.expel(BTreeSet::from([NodeId(2)])));
+        assert!(!topology.expel(BTreeSet::from([NodeId(2)])));
+        // The registry's cache is empty until it has read its first list.
+        assert!(!topology.expel(BTreeSet::new()));
+        assert!(!topology.admits(NodeId(2)) && topology.admits(NodeId(3)));
+        let text = serde_json::to_string(&topology.known()).unwrap();
+        let again = Topology::new(NodeId(1), serde_json::from_str(&text).unwrap());
+        assert!(!again.admits(NodeId(2)));
+    }
+
+    fn at(address: &str) -> ServerSpec {
+        ServerSpec {
+            address: address.into(),
+            s3_address: String::new(),
+            http_address: String::new(),
+            weight: 100,
+            joined_ms: 0,
+            capacity_bytes: 0,
+        }
+    }
+
+    #[test]
+    fn a_server_that_moved_is_believed_until_the_registry_says_otherwise() {
+        let registry = |address: &str| BTreeMap::from([(NodeId(2), at(address))]);
+        let topology = Topology::new(NodeId(1), Known::default());
+        let address = || topology.address_of(NodeId(2));
+        assert!(topology.moved(NodeId(2), at("new:1")).is_err(), "unknown");
+        topology.update(registry("old:1"), Vec::new());
+        topology.moved(NodeId(2), at("new:1")).unwrap();
+        assert_eq!(address().as_deref(), Some("new:1"));
+        // What the registry said before says nothing about the move.
+        topology.update(registry("old:1"), Vec::new());
+        assert_eq!(address().as_deref(), Some("new:1"));
+        assert_eq!(topology.servers()[&NodeId(2)].address, "new:1");
+        assert_eq!(topology.known().servers, registry("old:1"));
+        topology.update(registry("newer:1"), Vec::new());
+        assert_eq!(address().as_deref(), Some("newer:1"));
+        let long = at(&"x".repeat(ADDRESS_BYTES_MAX + 1));
+        assert!(topology.moved(NodeId(2), long).is_err());
+    }
+
+    #[test]
+    fn what_an_earlier_program_wrote_down_is_read() {
+        let known: Known = serde_json::from_str(r#"{"servers":{},"maps":[]}"#).unwrap();
+        assert_eq!(known, Known::default());
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! - at most one attempt per peer is under way; whoever needs the connection waits for that attempt;
-//! - after a failure calls fail at once until the backoff has passed;
+//! - after a failure calls fail at once until the backoff has passed, or the node is heard from;
 //! - at most [`IDLE_MAX`] connections per peer wait for a next stream, none longer than [`IDLE_FOR_MAX`].
 
 use std::collections::BTreeMap;
@@ -31,10 +31,10 @@ const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
 pub(super) type BulkConnection = TlsStream<TcpStream>;
 
-/// The peers that this node has called; as many as the address book names at most.
-#[derive(Debug, Default)]
+/// The peers that this node has called; as many as the address book names at most. Clones share them.
+#[derive(Debug, Default, Clone)]
 pub(super) struct Pool {
-    peers: Mutex<BTreeMap<NodeId, Arc<Peer>>>,
+    peers: Arc<Mutex<BTreeMap<NodeId, Arc<Peer>>>>,
 }
 
 impl Pool {
@@ -54,6 +54,14 @@ impl Pool {
         });
         peers.insert(node, peer.clone());
         Ok(peer)
+    }
+
+    /// An authenticated connection came from the node: it is there again, so the next call of it need not wait.
+    pub(super) fn heard_from(&self, node: NodeId) {
+        let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(peer) = peers.get(&node) {
+            peer.link().end_backoff();
+        }
     }
 }
 
@@ -109,6 +117,14 @@ impl Link {
                 connection.why_ended(),
             );
             self.state = LinkState::Waiting { until, why };
+        }
+    }
+
+    /// The next call may try at once.
+    fn end_backoff(&mut self) {
+        self.failures = 0;
+        if let LinkState::Waiting { .. } = self.state {
+            self.state = LinkState::Down;
         }
     }
 }
@@ -224,5 +240,20 @@ mod tests {
         assert_eq!(backoff(1), BACKOFF_MIN);
         assert_eq!(backoff(2), BACKOFF_MIN * 2);
         assert_eq!(backoff(u32::MAX), BACKOFF_MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_is_heard_from_is_dialled_at_once() {
+        let mut link = Link {
+            state: LinkState::Waiting {
+                until: Instant::now() + BACKOFF_MAX,
+                why: CallError::Broken("nobody was there".into()),
+            },
+            failures: 9,
+        };
+        link.end_backoff();
+        assert!(matches!(link.state, LinkState::Down));
+        assert_eq!(backoff(link.failures), Duration::ZERO);
+        Pool::default().heard_from(NodeId(7));
     }
 }

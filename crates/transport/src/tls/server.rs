@@ -20,6 +20,7 @@ use tokio_rustls::server::TlsStream;
 use super::certificates::{BULK_PROTOCOL, JOIN_PROTOCOL, NODE_PROTOCOL};
 use super::core::Core;
 use super::dial::{HANDSHAKE_MAX, tune};
+use super::pool::Pool;
 use super::quota::Quota;
 use super::{bulk, incoming, join, peer_names};
 
@@ -40,6 +41,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 struct Server {
     core: Arc<Core>,
+    pool: Pool,
     handshakes: Semaphore,
     strangers: Arc<Quota<IpAddr>>,
     controls: Arc<Quota<NodeId>>,
@@ -49,9 +51,10 @@ struct Server {
 }
 
 /// Accepts until the transport stops.
-pub(super) async fn run(core: Arc<Core>, listener: TcpListener) {
+pub(super) async fn run(core: Arc<Core>, pool: Pool, listener: TcpListener) {
     let server = Arc::new(Server {
         core,
+        pool,
         handshakes: Semaphore::new(HANDSHAKES_MAX),
         strangers: Quota::new(HANDSHAKES_PER_ADDRESS_MAX),
         controls: Quota::new(CONTROLS_PER_NODE_MAX),
@@ -107,6 +110,7 @@ impl Server {
             incoming::refuse(tls, "this node is not admitted to the site").await;
             return Err(denied(format!("node {node} is not admitted")));
         }
+        self.pool.heard_from(node);
         let Some(_permit) = self.controls.take(node) else {
             incoming::refuse(tls, "too many connections of this node").await;
             return Err(denied(format!("node {node} has too many connections")));

@@ -1,0 +1,208 @@
+//! Buckets that are deleted while things go wrong, or while others write or delete.
+
+use std::time::Duration;
+
+use ids::GroupId;
+use object_core::api::*;
+use object_core::slots::{group_of_slot, slot_of_key};
+use object_store::gateway::GatewayOptions;
+use object_store::placement::BucketDirectory;
+use raft_machine::local::Interruption;
+use testkit::sim::block_on;
+
+use crate::site::*;
+
+const LAST_GROUP: GroupId = GroupId(GROUPS);
+
+/// How often a proposal is sent before [`impatient`] gateways say that the group is away.
+const SENT: usize = 3;
+
+/// Pauses of 20 and 40 ms fit into the deadline, the next one doesn't.
+fn impatient() -> GatewayOptions {
+    GatewayOptions {
+        deadline: Duration::from_millis(100),
+        ..options()
+    }
+}
+
+async fn site_with_bucket() -> Site {
+    let site = Site::with(1, impatient()).await;
+    let made = site.gateway(1).create_bucket(&caller(), "bucket").await;
+    made.unwrap();
+    site
+}
+
+/// A key that the group keeps.
+async fn key_in(site: &Site, group: GroupId) -> String {
+    let bucket = site.directory.get_now("bucket").await.unwrap().unwrap();
+    let mut keys = (0..1000).map(|n| format!("key {n}"));
+    let kept = |key: &String| {
+        let slot = slot_of_key(bucket.id, key, bucket.key_slots);
+        group_of_slot(bucket.id, slot, GROUPS) == group
+    };
+    keys.find(kept).unwrap()
+}
+
+/// Deletes the bucket; the last group is away.
+async fn break_off(site: &Site) {
+    site.groups
+        .interrupt(LAST_GROUP, Interruption::LoseProposal, SENT);
+    let broken = site.gateway(1).delete_bucket(&caller(), "bucket").await;
+    assert!(
+        matches!(broken, Err(ObjectError::Unavailable(_))),
+        "{broken:?}"
+    );
+}
+
+/// Runs the job before and after deletions are taken for broken off; says how many it ended then.
+async fn look_after(site: &Site) -> u64 {
+    let status = site.job(1, "finish-deletions").await;
+    assert_eq!(status.done_total, 0, "it may still be under way");
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    site.job(1, "finish-deletions").await.done_total
+}
+
+async fn bucket_names(site: &Site) -> Vec<String> {
+    let buckets = site.gateway(1).list_buckets(&caller()).await.unwrap();
+    buckets.into_iter().map(|bucket| bucket.name).collect()
+}
+
+#[test]
+fn a_deletion_that_broke_off_is_completed() {
+    block_on(async {
+        let site = site_with_bucket().await;
+        break_off(&site).await;
+        assert_eq!(bucket_names(&site).await, ["bucket"]);
+        assert_eq!(look_after(&site).await, 1);
+        assert!(bucket_names(&site).await.is_empty());
+        let put = put(site.gateway(1), "key", &bytes(1)).await;
+        assert_eq!(put, Err(ObjectError::NoSuchBucket("bucket".into())));
+    });
+}
+
+#[test]
+fn a_deletion_that_broke_off_is_called_off_when_the_bucket_holds_something() {
+    block_on(async {
+        let site = site_with_bucket().await;
+        let (kept, fenced) = (
+            key_in(&site, LAST_GROUP).await,
+            key_in(&site, GroupId(1)).await,
+        );
+        put(site.gateway(1), &kept, &bytes(9)).await.unwrap();
+        break_off(&site).await;
+        let refused = put(site.gateway(1), &fenced, &bytes(1)).await;
+        assert!(
+            matches!(refused, Err(ObjectError::Unavailable(_))),
+            "the bucket is not gone: {refused:?}"
+        );
+        assert_eq!(get(site.gateway(1), &kept).await.unwrap(), bytes(9));
+        assert_eq!(bucket_names(&site).await, ["bucket"]);
+
+        assert_eq!(look_after(&site).await, 1);
+        put(site.gateway(1), &fenced, &bytes(1)).await.unwrap();
+        assert_eq!(get(site.gateway(1), &kept).await.unwrap(), bytes(9));
+        assert!(site.directory.being_deleted().is_empty());
+    });
+}
+
+#[test]
+fn a_refused_deletion_opens_what_an_earlier_one_left_fenced() {
+    block_on(async {
+        let site = site_with_bucket().await;
+        let kept = key_in(&site, LAST_GROUP).await;
+        put(site.gateway(1), &kept, &bytes(9)).await.unwrap();
+        // The first one fences all groups but the last. It opens the first one again, then the second is away.
+        site.groups
+            .interrupt(LAST_GROUP, Interruption::LoseProposal, 1);
+        let gateway = site.gateway(1).clone();
+        let first = tokio::spawn(async move { gateway.delete_bucket(&caller(), "bucket").await });
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        site.groups
+            .interrupt(GroupId(2), Interruption::LoseProposal, SENT);
+        let not_empty = Err(ObjectError::BucketNotEmpty);
+        assert_eq!(first.await.unwrap(), not_empty);
+        let fenced = key_in(&site, GroupId(3)).await;
+        assert!(put(site.gateway(1), &fenced, &bytes(1)).await.is_err());
+
+        // The second one does not get past the first group.
+        let early = key_in(&site, GroupId(1)).await;
+        put(site.gateway(1), &early, &bytes(1)).await.unwrap();
+        let second = site.gateway(1).delete_bucket(&caller(), "bucket").await;
+        assert_eq!(second, not_empty);
+        for group in 1..=GROUPS {
+            let key = key_in(&site, GroupId(group)).await;
+            put(site.gateway(1), &key, &bytes(1)).await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_client_that_goes_away_does_not_break_a_deletion_off() {
+    block_on(async {
+        let site = site_with_bucket().await;
+        site.groups
+            .interrupt(LAST_GROUP, Interruption::LoseProposal, 1);
+        let gateway = site.gateway(1).clone();
+        let request = tokio::spawn(async move { gateway.delete_bucket(&caller(), "bucket").await });
+        // The deletion pauses before it asks the last group again.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        request.abort();
+        assert!(request.await.unwrap_err().is_cancelled());
+        let gone = async {
+            while !bucket_names(&site).await.is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let limit = Duration::from_secs(60);
+        tokio::time::timeout(limit, gone).await.expect("it goes on");
+    });
+}
+
+#[test]
+fn of_two_deletions_the_newer_one_goes_on() {
+    block_on(async {
+        let site = site_with_bucket().await;
+        site.groups
+            .interrupt(LAST_GROUP, Interruption::LoseProposal, 1);
+        let gateway = site.gateway(1).clone();
+        let older = tokio::spawn(async move { gateway.delete_bucket(&caller(), "bucket").await });
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let newer = site.gateway(1).delete_bucket(&caller(), "bucket").await;
+        assert_eq!(newer, Ok(()));
+        assert_eq!(older.await.unwrap(), Err(ObjectError::BucketBusy));
+        assert!(bucket_names(&site).await.is_empty());
+    });
+}
+
+#[test]
+fn a_bucket_that_was_made_anew_is_found_through_an_old_entry() {
+    block_on(async {
+        let site = site_with_bucket().await;
+        let gateway = site.gateway(1);
+        site.directory.hold("bucket");
+        gateway.delete_bucket(&caller(), "bucket").await.unwrap();
+        let gone = put(gateway, "key", &bytes(9)).await;
+        assert_eq!(gone, Err(ObjectError::NoSuchBucket("bucket".into())));
+
+        gateway.create_bucket(&caller(), "bucket").await.unwrap();
+        put(gateway, "key", &bytes(9)).await.unwrap();
+        let blocks = put(gateway, "large", &bytes(3 * BLOCK)).await;
+        assert!(
+            matches!(blocks, Err(ObjectError::Unavailable(_))),
+            "its body can't be read twice: {blocks:?}"
+        );
+        site.directory.catch_up();
+        assert_eq!(get(gateway, "key").await.unwrap(), bytes(9));
+
+        // A deletion asks for the bucket as it is, too.
+        delete(gateway, "key").await.unwrap();
+        site.directory.hold("bucket");
+        gateway.delete_bucket(&caller(), "bucket").await.unwrap();
+        gateway.create_bucket(&stranger(), "bucket").await.unwrap();
+        let foreign = put(gateway, "key", &bytes(9)).await;
+        assert!(
+            matches!(foreign, Err(ObjectError::Unavailable(_))),
+            "it is another user's: {foreign:?}"
+        );
+    });
+}
