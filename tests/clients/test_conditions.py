@@ -110,6 +110,19 @@ def test_conditional_delete(s3, bucket):
     assert refusal(s3.delete_object, Bucket=bucket, Key="k", IfMatch=OTHER) == FAILED
     s3.delete_object(Bucket=bucket, Key="k", IfMatch=etag)
     assert refusal(s3.head_object, Bucket=bucket, Key="k")[1] == 404
+    s3.put_object(Bucket=bucket, Key="k", Body=b"2")
+    s3.delete_object(Bucket=bucket, Key="k", IfMatch="*")
+    assert refusal(s3.head_object, Bucket=bucket, Key="k")[1] == 404
+
+
+def test_conditions_in_a_delete_of_many(s3, bucket):
+    etag = s3.put_object(Bucket=bucket, Key="a", Body=b"1")["ETag"]
+    s3.put_object(Bucket=bucket, Key="b", Body=b"2")
+    objects = [{"Key": "a", "ETag": etag}, {"Key": "b", "ETag": OTHER}]
+    answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": objects})
+    assert [entry["Key"] for entry in answer["Deleted"]] == ["a"]
+    assert [(entry["Key"], entry["Code"]) for entry in answer["Errors"]] == [("b", "PreconditionFailed")]
+    assert [entry["Key"] for entry in s3.list_objects_v2(Bucket=bucket)["Contents"]] == ["b"]
 
 
 def test_conditional_copy(s3, bucket):
@@ -118,6 +131,59 @@ def test_conditional_copy(s3, bucket):
     assert refusal(s3.copy_object, Bucket=bucket, Key="to", CopySource=source, CopySourceIfMatch=OTHER) == FAILED
     assert refusal(s3.copy_object, Bucket=bucket, Key="to", CopySource=source, CopySourceIfNoneMatch=etag) == FAILED
     s3.copy_object(Bucket=bucket, Key="to", CopySource=source, CopySourceIfMatch=etag)
+
+
+def test_conditional_copy_by_date(s3, bucket):
+    etag = s3.put_object(Bucket=bucket, Key="from", Body=b"1")["ETag"]
+    now = datetime.now(timezone.utc)
+    past, future = now - timedelta(hours=1), now + timedelta(hours=1)
+    copy = {"Bucket": bucket, "Key": "to", "CopySource": {"Bucket": bucket, "Key": "from"}}
+    date = s3.head_object(Bucket=bucket, Key="from")["LastModified"]
+    assert refusal(s3.copy_object, **copy, CopySourceIfUnmodifiedSince=past) == FAILED
+    assert refusal(s3.copy_object, **copy, CopySourceIfModifiedSince=date) == FAILED
+    assert refusal(s3.head_object, Bucket=bucket, Key="to")[1] == 404
+    s3.copy_object(**copy, CopySourceIfModifiedSince=past)
+    s3.copy_object(**copy, CopySourceIfUnmodifiedSince=future)
+    # S3 says which one counts when a tag and a date disagree.
+    s3.copy_object(**copy, CopySourceIfMatch=etag, CopySourceIfUnmodifiedSince=past)
+    tag_and_date = {"CopySourceIfNoneMatch": etag, "CopySourceIfModifiedSince": past}
+    assert refusal(s3.copy_object, **copy, **tag_and_date) == FAILED
+
+
+def test_conditional_part_copy(s3, bucket):
+    etag = s3.put_object(Bucket=bucket, Key="from", Body=b"1")["ETag"]
+    upload = s3.create_multipart_upload(Bucket=bucket, Key="to")["UploadId"]
+    part = {"Bucket": bucket, "Key": "to", "UploadId": upload, "PartNumber": 1}
+    part["CopySource"] = {"Bucket": bucket, "Key": "from"}
+    past = datetime.now(timezone.utc) - timedelta(hours=1)
+    assert refusal(s3.upload_part_copy, **part, CopySourceIfMatch=OTHER) == FAILED
+    assert refusal(s3.upload_part_copy, **part, CopySourceIfNoneMatch=etag) == FAILED
+    assert refusal(s3.upload_part_copy, **part, CopySourceIfUnmodifiedSince=past) == FAILED
+    s3.upload_part_copy(**part, CopySourceIfMatch=etag, CopySourceIfModifiedSince=past)
+
+
+def test_conditions_on_what_a_copy_replaces(environment, s3, bucket):
+    s3.put_object(Bucket=bucket, Key="from", Body=b"new")
+    etag = s3.put_object(Bucket=bucket, Key="to", Body=b"old")["ETag"]
+
+    def copy(to, **headers):
+        # By hand: only newer versions of boto3 know these as parameters.
+        client = clients.of(environment)
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        client.meta.events.register("before-sign.s3.CopyObject", lambda request, **_: add(request, names))
+        return client.copy_object(Bucket=bucket, Key=to, CopySource={"Bucket": bucket, "Key": "from"})
+
+    def add(request, names):
+        for name, value in names.items():
+            request.headers[name] = value
+
+    assert refusal(copy, "to", If_None_Match="*") == FAILED
+    assert refusal(copy, "to", If_Match=OTHER) == FAILED
+    assert refusal(copy, "none", If_Match=etag) == ("NoSuchKey", 404)
+    assert s3.get_object(Bucket=bucket, Key="to")["Body"].read() == b"old"
+    copy("to", If_Match=etag)
+    assert s3.get_object(Bucket=bucket, Key="to")["Body"].read() == b"new"
+    copy("free", If_None_Match="*")
 
 
 def test_conditional_complete(s3, bucket):
@@ -129,3 +195,20 @@ def test_conditional_complete(s3, bucket):
 
     s3.complete_multipart_upload(**upload(), IfNoneMatch="*")
     assert refusal(s3.complete_multipart_upload, **upload(), IfNoneMatch="*") == FAILED
+    assert refusal(s3.complete_multipart_upload, **upload(), IfMatch=OTHER) == FAILED
+    etag = s3.head_object(Bucket=bucket, Key="k")["ETag"]
+    s3.complete_multipart_upload(**upload(), IfMatch=etag)
+    s3.delete_object(Bucket=bucket, Key="k")
+    # With nothing there S3 says that there is nothing.
+    assert refusal(s3.complete_multipart_upload, **upload(), IfMatch=etag) == ("NoSuchKey", 404)
+
+
+def test_a_complete_that_was_refused_can_be_sent_again(s3, bucket):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"there")
+    names = {"Bucket": bucket, "Key": "k"}
+    names["UploadId"] = s3.create_multipart_upload(**names)["UploadId"]
+    etag = s3.upload_part(**names, PartNumber=1, Body=b"part")["ETag"]
+    names["MultipartUpload"] = {"Parts": [{"PartNumber": 1, "ETag": etag}]}
+    assert refusal(s3.complete_multipart_upload, **names, IfNoneMatch="*") == FAILED
+    s3.complete_multipart_upload(**names)
+    assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"part"

@@ -93,6 +93,17 @@ def test_start_after(s3, filled, after):
     assert list(walk_v1(s3, filled, 9, Marker=after)) == model(after=after)
 
 
+@pytest.mark.parametrize("after", ["", "a", "a/", "a/b", "a/b/1", "b/", "b/a/0", "top", "🪨🪨"])
+def test_start_after_with_a_delimiter(s3, filled, after):
+    """A common prefix is an entry like a key: listed if it comes after the start itself, not if only its keys do."""
+    for prefix in ["", "a/"]:
+        for size in [1, 7]:
+            options = {"Prefix": prefix, "Delimiter": "/"}
+            found = list(walk_v2(s3, filled, size, StartAfter=after, **options))
+            expected = [entry for entry in model(prefix, "/") if entry[1].encode() > after.encode()]
+            assert found == expected, f"prefix {prefix!r}, {size} at a time"
+
+
 def test_the_fields_of_an_entry(s3, filled):
     page = s3.list_objects_v2(Bucket=filled, Prefix="top", FetchOwner=True)
     (entry,) = page["Contents"]
@@ -135,6 +146,25 @@ def test_versions_of_a_bucket_without_versioning(s3, filled):
         assert not page.get("DeleteMarkers")
     assert [entry["Key"] for entry in found] == KEYS
     assert all(entry["IsLatest"] and entry["VersionId"] == "null" for entry in found)
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("delimiter", [None, "/", "-"])
+def test_versions_by_prefix_and_delimiter(s3, filled, prefix, delimiter):
+    options = {"Prefix": prefix} | ({"Delimiter": delimiter} if delimiter else {})
+    found, marker = [], {}
+    while True:
+        page = s3.list_object_versions(Bucket=filled, MaxKeys=9, **options, **marker)
+        keys = [("key", entry["Key"]) for entry in page.get("Versions", [])]
+        prefixes = [("prefix", entry["Prefix"]) for entry in page.get("CommonPrefixes", [])]
+        found += sorted(keys + prefixes, key=lambda entry: entry[1].encode())
+        if not page["IsTruncated"]:
+            break
+        assert len(keys) + len(prefixes) == 9
+        marker = {"KeyMarker": page["NextKeyMarker"]}
+        if version := page.get("NextVersionIdMarker"):
+            marker["VersionIdMarker"] = version
+    assert found == model(prefix, delimiter)
 
 
 def test_a_list_follows_every_write(s3, bucket):

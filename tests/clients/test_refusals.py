@@ -119,17 +119,25 @@ def test_another_region(environment, bucket):
     assert refusal(wrong.list_objects_v2, Bucket=bucket)[0] == "AuthorizationHeaderMalformed"
 
 
-def test_broken_authorization(environment, bucket):
-    for value in ["AWS4-HMAC-SHA256", "AWS4-HMAC-SHA256 Credential=x", "Basic eDp5", "nonsense"]:
-        headers = {"Authorization": value}
-        response = requests.get(f"{environment['AWS_ENDPOINT_URL']}/{bucket}", headers=headers, timeout=TIMEOUT)
-        assert 400 <= response.status_code < 404, (value, response.text)
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [
+        ("AWS4-HMAC-SHA256", "AuthorizationHeaderMalformed"),
+        ("AWS4-HMAC-SHA256 Credential=x", "AuthorizationHeaderMalformed"),
+        ("Basic eDp5", "InvalidArgument"),
+        ("nonsense", "InvalidArgument"),
+    ],
+    ids=["only the mechanism", "half a credential", "basic", "nonsense"],
+)
+def test_broken_authorization(environment, bucket, value, code):
+    headers = {"Authorization": value}
+    response = requests.get(f"{environment['AWS_ENDPOINT_URL']}/{bucket}", headers=headers, timeout=TIMEOUT)
+    assert answer(response) == (code, 400), response.text
 
 
 def test_the_old_signature_is_refused(environment, bucket):
     old = clients.of(environment, signature_version="s3")
-    code, status = refusal(old.list_objects_v2, Bucket=bucket)
-    assert status in (400, 403) and code in ("InvalidRequest", "AccessDenied")
+    assert refusal(old.list_objects_v2, Bucket=bucket) == ("InvalidRequest", 400)
 
 
 def test_broken_xml(send, bucket):
@@ -152,10 +160,22 @@ def test_a_token_that_nobody_gave(send, bucket):
     assert answer(response) == ("InvalidArgument", 400)
 
 
-def test_an_unknown_operation_is_said_to_be_unknown(send, bucket):
-    for query in ["website", "logging", "replication"]:
-        status = send("PUT", f"/{bucket}?{query}", b"<X/>").status_code
-        assert 400 <= status < 600 and status != 500, query
+@pytest.mark.parametrize(
+    ("query", "xml"),
+    [
+        ("website", "<WebsiteConfiguration/>"),
+        ("logging", "<BucketLoggingStatus/>"),
+        (
+            "replication",
+            "<ReplicationConfiguration><Role>r</Role><Rule><Status>Enabled</Status>"
+            "<Destination><Bucket>b</Bucket></Destination></Rule></ReplicationConfiguration>",
+        ),
+    ],
+    ids=["website", "logging", "replication"],
+)
+def test_an_unknown_operation_is_said_to_be_unknown(send, bucket, query, xml):
+    response = send("PUT", f"/{bucket}?{query}", xml.encode())
+    assert answer(response) == ("NotImplemented", 501), response.text
 
 
 def test_headers_without_end(send, bucket):

@@ -1,4 +1,6 @@
-"""A mixed load: each worker writes keys of its own through random nodes and checks what it reads on the way."""
+"""A mixed load: each worker writes keys of its own, and some that all share, through random nodes, and checks what it
+reads on the way.
+"""
 
 import random
 import threading
@@ -6,16 +8,26 @@ import threading
 from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, HTTPClientError
 
 from harness import s3 as clients
-from record import ABSENT, Key, Value
+from record import ABSENT, Key, Shared, Value
 
 #: Small, inline, just over inline, one block, more than one block.
 SIZES = [0, 1, 900, 4 << 10, 32 << 10, (32 << 10) + 1, 200 << 10, 4 << 20, (4 << 20) + 1]
 SIZE_WEIGHTS = [1, 2, 6, 6, 3, 3, 4, 1, 1]
+#: Values of shared keys must not be equal by chance.
+SHARED_SIZES = [900, 4 << 10, (32 << 10) + 1, 200 << 10, (4 << 20) + 1]
+SHARED_SIZE_WEIGHTS = [6, 4, 4, 2, 1]
 PART = 5 << 20
 KEYS_PER_WORKER = 24
+SHARED_KEYS = 3
+BUCKETS_PER_WORKER = 2
+BUCKET_NAMES_PER_WORKER = 50
+#: What a bucket that exists is in the record: an empty value.
+EXISTS = Value(0, 0)
 
 #: Answers that say for certain that nothing was changed.
-REFUSED = {400, 403, 404, 409, 412}
+REFUSED = {400, 403, 404, 409, 412, 416}
+#: Codes of single keys in DeleteObjects that leave open what happened.
+OPEN_CODES = {"InternalError", "ServiceUnavailable", "SlowDown"}
 
 
 class Unanswered(Exception):
@@ -59,15 +71,21 @@ def attempt(call, **params):
         raise Unanswered(str(error)) from error
 
 
-class Worker(threading.Thread):
-    """The only writer of its keys. Pauses when asked, ends when asked, keeps its complaints."""
+def shared_keys():
+    return [Shared(f"shared/{number}") for number in range(SHARED_KEYS)]
 
-    def __init__(self, number, seed, bucket, clients, gate):
+
+class Worker(threading.Thread):
+    """The only writer of its keys and buckets. Pauses when asked, ends when asked, keeps its complaints."""
+
+    def __init__(self, number, seed, bucket, clients, gate, shared):
         super().__init__(name=f"worker-{number}", daemon=True)
         self.number, self.bucket, self.clients, self.gate = number, bucket, clients, gate
         self.draw = random.Random(f"{seed}/{number}")
+        self.shared = shared
         self.keys = []
         self.retired = []
+        self.buckets = []
         self.made = 0
         self.uploads = {}
         self.counts = {}
@@ -91,8 +109,15 @@ class Worker(threading.Thread):
             (2, self._create_only),
             (2, self._replace_only),
             (3, self._remove),
+            (1, self._remove_many),
+            (2, self._copy),
             (1, self._multipart),
             (6, self._read),
+            (3, self._read_range),
+            (4, self._shared_write),
+            (4, self._shared_read),
+            (0.5, self._make_bucket),
+            (0.5, self._remove_bucket),
         ]
         weights, choices = zip(*steps)
         step = self.draw.choices(choices, weights)[0]
@@ -129,7 +154,7 @@ class Worker(threading.Thread):
             key.unanswered(value)
             self._retire(key)
             raise
-        key.acknowledged(value, answer.get("ETag"))
+        key.acknowledged(value, answer.get("ETag") or answer.get("CopyObjectResult", {}).get("ETag"))
 
     def _retire(self, key):
         self.keys.remove(key)
@@ -164,14 +189,57 @@ class Worker(threading.Thread):
     def _remove(self, s3, key):
         self._change(key, ABSENT, s3.delete_object)
 
+    def _remove_many(self, s3, key):
+        """Each key by what the answer says of it."""
+        keys = list({key.name: key for key in [key, *self.draw.choices(self.keys, k=3)]}.values())
+        named = {"Objects": [{"Key": key.name} for key in keys]}
+        try:
+            answer = attempt(s3.delete_objects, Bucket=self.bucket, Delete=named)
+        except Unanswered:
+            for key in keys:
+                key.unanswered(ABSENT)
+                self._retire(key)
+            raise
+        deleted = {entry["Key"] for entry in answer.get("Deleted", [])}
+        errors = {entry["Key"]: entry["Code"] for entry in answer.get("Errors", [])}
+        for key in keys:
+            if key.name in deleted:
+                key.acknowledged(ABSENT)
+            elif errors.get(key.name) in OPEN_CODES:
+                key.unanswered(ABSENT)
+                self._retire(key)
+            else:
+                raise Broken(f"{key.name}: DeleteObjects says {errors.get(key.name)}")
+
+    def _copy(self, s3, key):
+        sources = [other for other in self.keys if other.now is not ABSENT and other is not key]
+        if sources:
+            source = self.draw.choice(sources)
+            self._change(key, source.now, s3.copy_object, CopySource={"Bucket": self.bucket, "Key": source.name})
+
     def _multipart(self, s3, key):
-        """Whole in one step, or left open to be completed in a later one, perhaps after a crash."""
+        """Whole in one step, or left open to be completed in a later one, perhaps after a crash; or given up."""
         if key.name not in self.uploads:
             self.uploads[key.name] = self._begin(s3, key)
             if self.draw.random() < 0.5:
                 return
         upload, parts, value = self.uploads.pop(key.name)
+        if self.draw.random() < 0.2:
+            self._give_up(s3, key, UploadId=upload, MultipartUpload={"Parts": parts})
+            return
         self._change(key, value, s3.complete_multipart_upload, UploadId=upload, MultipartUpload={"Parts": parts})
+
+    def _give_up(self, s3, key, **upload):
+        """What was aborted can't be completed any more, whatever crashes in between."""
+        names = {"Bucket": self.bucket, "Key": key.name}
+        attempt(s3.abort_multipart_upload, **names, UploadId=upload["UploadId"])
+        try:
+            attempt(self.clients.any(self.draw).complete_multipart_upload, **names, **upload)
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "NoSuchUpload":
+                raise
+            return
+        raise Broken(f"{key.name}: an upload that was aborted was completed")
 
     def _begin(self, s3, key):
         """Until its completion is sent, an upload changes nothing that a reader sees."""
@@ -180,6 +248,9 @@ class Worker(threading.Thread):
         names = {"Bucket": self.bucket, "Key": key.name}
         names["UploadId"] = attempt(s3.create_multipart_upload, **names)["UploadId"]
         parts = []
+        if self.draw.random() < 0.3:
+            # A part that is sent again counts as it was sent last.
+            attempt(s3.upload_part, **names, PartNumber=self.draw.choice([1, 2]), Body=b"replaced")
         for number, piece in enumerate([data[:PART], data[PART:]], 1):
             etag = attempt(s3.upload_part, **names, PartNumber=number, Body=piece)["ETag"]
             parts.append({"PartNumber": number, "ETag": etag})
@@ -191,11 +262,77 @@ class Worker(threading.Thread):
         if complaint := key.seen(read(s3, self.bucket, key.name)):
             raise Broken(complaint)
 
+    def _read_range(self, s3, key):
+        """Some bytes of a key whose value is certain."""
+        if key.now is ABSENT or key.now.size == 0:
+            return
+        first = self.draw.randrange(key.now.size)
+        last = self.draw.randrange(first, key.now.size + 10)
+        found = read(s3, self.bucket, key.name, Range=f"bytes={first}-{last}")
+        if found is None or found != key.now.bytes()[first : last + 1]:
+            raise Broken(f"{key.name}: bytes {first} to {last} are not those of {key.now}")
 
-def read(s3, bucket, name):
+    # Keys that all workers write.
+
+    def _shared_write(self, s3, _key):
+        key = self.draw.choice(self.shared)
+        names = {"Bucket": self.bucket, "Key": key.name}
+        if self.draw.random() < 0.2:
+            value, call = ABSENT, s3.delete_object
+        else:
+            value = Value(self.draw.choices(SHARED_SIZES, SHARED_SIZE_WEIGHTS)[0], self.draw.getrandbits(62))
+            call, names["Body"] = s3.put_object, value.bytes()
+        write = key.begin_write(value)
+        try:
+            attempt(call, **names)
+        except (NotSent, ClientError):
+            key.refused(write)
+            raise
+        key.acknowledged(write)
+
+    def _shared_read(self, s3, _key):
+        key = self.draw.choice(self.shared)
+        if complaint := read_shared(key, lambda: read(s3, self.bucket, key.name)):
+            raise Broken(complaint)
+
+    # Buckets: they are only made and removed, and looked for when all workers stand still.
+
+    def _make_bucket(self, s3, _key):
+        there = sum(bucket.is_certain and bucket.now is EXISTS for bucket in self.buckets)
+        if there < BUCKETS_PER_WORKER and len(self.buckets) < BUCKET_NAMES_PER_WORKER:
+            self.made += 1
+            self.buckets.append(Key(f"{self.bucket}-{self.number}-{self.made}"))
+            self._change_bucket(self.buckets[-1], EXISTS, s3.create_bucket)
+
+    def _remove_bucket(self, s3, _key):
+        there = [bucket for bucket in self.buckets if bucket.is_certain and bucket.now is EXISTS]
+        if there:
+            self._change_bucket(self.draw.choice(there), ABSENT, s3.delete_bucket)
+
+    def _change_bucket(self, bucket, value, call):
+        try:
+            attempt(call, Bucket=bucket.name)
+        except Unanswered:
+            bucket.unanswered(value)
+            raise
+        bucket.acknowledged(value)
+
+
+def read_shared(key, call):
+    """Reads a shared key; returns a complaint or None."""
+    began = key.begin_read()
+    try:
+        found = call()
+    except BaseException:
+        key.end_read(began)
+        raise
+    return key.seen(found, began)
+
+
+def read(s3, bucket, name, **options):
     """The bytes of a key, or None if there is none."""
     try:
-        got = attempt(s3.get_object, Bucket=bucket, Key=name)
+        got = attempt(s3.get_object, Bucket=bucket, Key=name, **options)
         return attempt(got["Body"].read)
     except ClientError as error:
         if error.response["Error"]["Code"] == "NoSuchKey":

@@ -1,7 +1,7 @@
 """kill -9 of one, two or all processes at random points under load: nothing that was acknowledged is lost.
 
 After each crash the site must become ready again by itself (or is started again, when the parent was killed too). Then
-every key is read byte for byte through a random node, and every node's list must agree with the record.
+every key is read byte for byte through a random node, and every node's lists must agree with the record.
 """
 
 import os
@@ -13,7 +13,8 @@ import pytest
 
 from harness import s3 as clients
 from harness.site import READY_SECONDS_MAX, Site
-from load import Clients, Gate, NotSent, Unanswered, Worker, attempt, read
+from load import Clients, Gate, NotSent, Unanswered, Worker, attempt, read, read_shared, shared_keys
+from record import ABSENT
 
 WORKERS = 6
 CYCLES = 100 if os.environ.get("SKERRY_TEST_LONG") else 5
@@ -52,7 +53,9 @@ class Run:
         clients.of(environment).create_bucket(Bucket=self.bucket)
         self.clients = Clients(environment, site.endpoints())
         self.gate = Gate(WORKERS)
-        self.workers = [Worker(number, seed, self.bucket, self.clients, self.gate) for number in range(WORKERS)]
+        self.shared = shared_keys()
+        plan = (seed, self.bucket, self.clients, self.gate, self.shared)
+        self.workers = [Worker(number, *plan) for number in range(WORKERS)]
         for worker in self.workers:
             worker.start()
 
@@ -119,16 +122,41 @@ class Run:
         for key in keys.values():
             complaint = key.seen(self._read(key.name))
             assert not complaint, complaint
+        for key in self.shared:
+            complaint = read_shared(key, lambda: self._read(key.name))
+            assert not complaint, complaint
         for s3 in self.clients.all():
-            listed = self._list(s3)
-            for key in keys.values():
-                if key.name in listed:
-                    assert key.may_be_listed(), f"{key.name} is listed but was deleted"
-                    assert listed.pop(key.name) in key.sizes(), f"{key.name} is listed with another size"
-                else:
-                    assert not key.must_be_listed(), f"{key.name} is not listed"
-            assert not listed, f"listed, but nobody wrote them: {sorted(listed)}"
-        return len(keys)
+            self._check_list(s3, keys)
+            self._check_buckets(s3)
+        return len(keys) + len(self.shared)
+
+    def _check_list(self, s3, keys):
+        began = [key.begin_read() for key in self.shared]
+        listed = self._list(s3)
+        for key in keys.values():
+            if key.name in listed:
+                assert key.may_be_listed(), f"{key.name} is listed but was deleted"
+                assert listed.pop(key.name) in key.sizes(), f"{key.name} is listed with another size"
+            else:
+                assert not key.must_be_listed(), f"{key.name} is not listed"
+        for key, tick in zip(self.shared, began):
+            sizes = [ABSENT if value is ABSENT else value.size for value in key.possible(tick)]
+            size = listed.pop(key.name, ABSENT)
+            assert size in sizes, f"{key.name} is listed with {size}, allowed are {sizes}"
+        assert not listed, f"listed, but nobody wrote them: {sorted(listed)}"
+
+    def _check_buckets(self, s3):
+        """Nodes may know a bucket's end a little later; in the end they all must agree with the record."""
+        buckets = [bucket for worker in self.workers for bucket in worker.buckets]
+        deadline = time.monotonic() + READY_SECONDS_MAX
+        while True:
+            listed = {entry["Name"] for entry in self._patiently(lambda: attempt(s3.list_buckets))["Buckets"]}
+            lost = [bucket.name for bucket in buckets if bucket.must_be_listed() and bucket.name not in listed]
+            back = [bucket.name for bucket in buckets if not bucket.may_be_listed() and bucket.name in listed]
+            if not lost and not back:
+                return
+            assert time.monotonic() < deadline, f"buckets that are not listed: {lost}; that were deleted: {back}"
+            time.sleep(0.1)
 
     def _read(self, name):
         return self._patiently(lambda: read(self.clients.any(self.draw), self.bucket, name))

@@ -5,7 +5,7 @@ import botocore.exceptions
 from botocore.config import Config
 
 
-def client(endpoint, key_id, secret, region="us-east-1", attempts=3, **config):
+def client(endpoint, key_id, secret, region="us-east-1", attempts=3, verify=None, **config):
     """A client that shares nothing with other clients: no files, no session."""
     config.setdefault("connect_timeout", 5)
     config.setdefault("read_timeout", 60)
@@ -18,6 +18,8 @@ def client(endpoint, key_id, secret, region="us-east-1", attempts=3, **config):
         aws_access_key_id=key_id,
         aws_secret_access_key=secret,
         region_name=region,
+        # The file with the authority to trust; without, those of the system.
+        verify=verify,
         config=Config(retries={"total_max_attempts": attempts, "mode": "standard"}, **config),
     )
 
@@ -29,6 +31,7 @@ def of(environment, **options):
         environment["AWS_ACCESS_KEY_ID"],
         environment["AWS_SECRET_ACCESS_KEY"],
         environment["AWS_REGION"],
+        verify=options.pop("verify", environment.get("AWS_CA_BUNDLE")),
         **options,
     )
 

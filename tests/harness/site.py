@@ -26,16 +26,30 @@ class Site:
         self.nodes = nodes
         self.log = self.data.parent / f"{self.data.name}.log"
         self.process = None
+        # Its environment variables; those of this program if there are none.
+        self.variables = None
 
     def start(self):
         """Starts the site and waits until it is ready."""
-        command = [self.binary, "up", "--nodes", str(self.nodes), "--data", str(self.data), "--ports", "random"]
-        with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_stop_with_parent
-            )
+        self.spawn()
         self.wait_ready()
         return self
+
+    def spawn(self):
+        """Starts the site."""
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                self.command(),
+                env=self.variables,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                preexec_fn=_stop_with_parent,
+            )
+        return self
+
+    def command(self):
+        return [self.binary, "up", "--nodes", str(self.nodes), "--data", str(self.data), "--ports", "random"]
 
     def stop(self):
         """Asks the site to drain and waits for its end; returns the exit code."""
@@ -49,7 +63,7 @@ class Site:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-            raise AssertionError(f"`skerry up` did not stop in {STOP_SECONDS_MAX} s\n{self.tail()}") from None
+            raise AssertionError(f"{self.command()} did not stop in {STOP_SECONDS_MAX} s\n{self.tail()}") from None
 
     def run(self, *args, check=True):
         """Runs a command of the program on this site's folder."""
@@ -84,7 +98,7 @@ class Site:
         deadline = time.monotonic() + READY_SECONDS_MAX
         while not self.is_ready(without):
             if self.process is not None and self.process.poll() is not None:
-                raise AssertionError(f"`skerry up` ended with {self.process.returncode}\n{self.tail()}")
+                raise AssertionError(f"{self.command()} ended with {self.process.returncode}\n{self.tail()}")
             if time.monotonic() > deadline:
                 raise AssertionError(f"not ready in {READY_SECONDS_MAX} s: {self.status()}\n{self.tail()}")
             time.sleep(0.1)
@@ -113,6 +127,10 @@ class Site:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
+
+    def log_text(self):
+        """All that the site wrote."""
+        return self.log.read_text(errors="replace")
 
     def tail(self, lines=60):
         """The end of what the site wrote."""

@@ -6,11 +6,14 @@ import signal
 import socket
 import subprocess
 import time
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from harness import s3 as clients
 from harness.site import READY_SECONDS_MAX, Site
+from harness.wait import until
 
 REFUSAL_SECONDS_MAX = 60
 
@@ -86,6 +89,109 @@ def test_a_process_that_dies_is_started_again_and_said_so(new_site):
     assert "starting it again" in site.log.read_text()
 
 
+def test_a_process_that_dies_during_the_first_start_is_started_again(new_site):
+    site = new_site(3).spawn()
+    victims = until(lambda: processes_of(site.data / "node-2"))
+    site.kill(victims)
+    site.wait_ready(without=victims)
+    assert "starting it again" in site.log_text()
+
+
+@pytest.mark.parametrize("nodes", [1, 3])
+def test_killed_during_its_start_it_leaves_no_process(new_site, nodes):
+    site = new_site(nodes).spawn()
+    if nodes == 1:
+        until((site.data / "node-1" / "lock").exists)
+    else:
+        until(lambda: processes_of(site.data / "node-2"))
+    site.kill([site.process.pid])
+    site.process.wait()
+    until(lambda: not processes_of(site.data))
+    site.start()
+
+
+@pytest.mark.parametrize("nodes", [1, 3])
+def test_asked_to_stop_during_its_start(new_site, nodes):
+    site = new_site(nodes).spawn()
+    until((site.data / "node-1" / "lock").exists)
+    assert site.stop() == 0
+    assert not processes_of(site.data)
+    site.start()
+
+
+def processes_of(folder):
+    """The processes that were started with this folder, or one below it."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if any(word == os.fsencode(folder) or word.startswith(os.fsencode(folder) + b"/") for word in words):
+            found.append(int(process.name))
+    return found
+
+
+@pytest.mark.parametrize("nodes", [1, 3])
+def test_a_slow_put_is_finished_before_the_site_stops(new_site, nodes):
+    site = new_site(nodes).start()
+    environment, endpoints = site.environment(), site.endpoints()
+    clients.of(environment).create_bucket(Bucket="kept")
+    s3 = clients.of(environment, endpoint=endpoints[-1])
+    body = os.urandom(1 << 20)
+    url = urlsplit(s3.generate_presigned_url("put_object", Params={"Bucket": "kept", "Key": "slow"}))
+    head = [f"PUT {url.path}?{url.query} HTTP/1.1", f"Host: {url.netloc}", f"Content-Length: {len(body)}"]
+    head += ["Expect: 100-continue", "", ""]
+    with socket.create_connection((url.hostname, url.port), timeout=60) as connection:
+        connection.sendall("\r\n".join(head).encode())
+        answer = connection.makefile("rb")
+        # The request is under way when the door wants its body.
+        assert b" 100 " in answer.readline()
+        assert answer.readline() == b"\r\n"
+        half = len(body) // 2
+        connection.sendall(body[:half])
+        site.process.terminate()
+        until(lambda: all(is_closed(endpoint) for endpoint in endpoints))
+        # A client on a thin line: processes that have nothing to do have the time to go, and must not.
+        for at in range(half, len(body), half // 32):
+            connection.sendall(body[at : at + half // 32])
+            time.sleep(0.1)
+        assert b" 200 " in answer.readline()
+    assert site.stop() == 0
+    site.start()
+    assert clients.of(environment).get_object(Bucket="kept", Key="slow")["Body"].read() == body
+
+
+def is_closed(endpoint):
+    """Whether nobody listens there."""
+    url = urlsplit(endpoint)
+    try:
+        socket.create_connection((url.hostname, url.port), timeout=10).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def test_one_node_says_that_it_is_up_when_it_is_ready(new_site):
+    site = new_site(1).spawn()
+    until(lambda: "is up" in site.log_text())
+    assert site.is_ready()
+
+
+@pytest.mark.parametrize("nodes", [1, 3])
+def test_the_commands_that_it_prints_can_be_pasted_into_a_shell(new_site, tmp_path, nodes):
+    site = new_site(nodes, name="it's mine").start()
+    until(lambda: "object ls first" in site.log_text())
+    lines = site.log_text().partition("try:\n")[2].splitlines()[:3]
+    assert len(lines) == 3
+    variables = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    for line in lines:
+        done = subprocess.run(["sh", "-c", line], env=variables, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+    # The last one lists what the one before it stored.
+    assert len(done.stdout.splitlines()) == 1, done.stdout
+
+
 def test_status_says_by_its_exit_code_whether_the_site_is_ready(new_site, binary):
     site = new_site(1)
     assert site.run("status", check=False).returncode != 0
@@ -120,19 +226,37 @@ def test_a_secret_is_not_written_to_what_is_no_terminal(new_site):
         assert secret not in log.read_text(errors="replace")
 
 
-def test_the_data_folder_is_private(new_site):
-    site = new_site(1).start()
+@pytest.mark.parametrize("nodes", [1, 3])
+def test_the_data_folder_is_private(new_site, nodes):
+    site = new_site(nodes).start()
+    logs = list((site.data / "logs").iterdir())
+    assert len(logs) == nodes
+    for path in [site.data, site.data / "lock", site.data / "logs", *logs]:
+        assert path.stat().st_mode & 0o077 == 0, path
     for node in site.data.glob("node-*"):
         assert node.stat().st_mode & 0o077 == 0, node
         for path in (node / "secrets").rglob("*"):
             assert path.stat().st_mode & 0o077 == 0, path
 
 
-def test_a_second_start_on_the_same_folder(new_site, binary):
+@pytest.mark.parametrize("nodes", [1, 3])
+def test_a_second_start_on_the_same_folder(new_site, binary, nodes):
+    site = new_site(nodes).start()
+    pids, logs = site.node_pids(), sorted((site.data / "logs").iterdir())
+    for wanted in [1, 3]:
+        line = refused(binary, "up", "--nodes", wanted, "--data", site.data)
+        assert f"{site.data} is in use" in line
+    until(site.is_ready)
+    assert site.node_pids() == pids
+    assert sorted((site.data / "logs").iterdir()) == logs
+
+
+def test_a_server_in_the_folder_of_a_site(new_site, binary):
     site = new_site(1).start()
-    line = refused(binary, "up", "--data", site.data)
-    assert "in use" in line
-    assert site.is_ready()
+    site.stop()
+    before = contents(site.data)
+    assert "skerry up" in refused(binary, "server", "--data", site.data)
+    assert contents(site.data) == before
 
 
 def test_a_folder_with_other_files(binary, tmp_path):
@@ -157,6 +281,38 @@ def test_a_folder_that_cannot_be_understood(new_site, binary, kind):
     line = refused(binary, "up", "--data", site.data)
     assert "node-1" in line
     assert without_logs(contents(site.data)) == before
+
+
+def test_a_site_starts_with_a_majority_of_its_nodes_and_with_less_says_why_not(new_site, binary):
+    site = new_site(3).start()
+    environment = site.environment()
+    clients.of(environment).create_bucket(Bucket="kept")
+    site.stop()
+    damage(site.data / "node-3" / "node.json")
+    site.spawn()
+    until(lambda: "node 3 does not start" in site.log_text())
+    s3 = clients.of(environment)
+    s3.put_object(Bucket="kept", Key="small", Body=b"small")
+    assert s3.get_object(Bucket="kept", Key="small")["Body"].read() == b"small"
+    assert site.stop() == 0
+    damage(site.data / "node-2" / "node.json")
+    line = refused(binary, "up", "--nodes", 3, "--data", site.data)
+    assert str(site.data / "node-2") in line and "damaged" in line
+    assert not processes_of(site.data)
+
+
+def damage(file):
+    file.write_text(file.read_text()[:20])
+
+
+def test_a_new_node_that_cannot_start(binary, process_lock, tmp_path):
+    folder = tmp_path / "data" / "node-1"
+    folder.mkdir(parents=True)
+    (folder / "cat.jpg").write_bytes(b"meow")
+    line = refused(binary, "up", "--nodes", 3, "--ports", "random", "--data", tmp_path / "data")
+    assert str(folder) in line and "other files" in line
+    assert contents(folder) == {"cat.jpg": b"meow"}
+    assert not processes_of(tmp_path / "data")
 
 
 def without_logs(files):
@@ -191,12 +347,6 @@ def test_a_taken_port(binary, process_lock, tmp_path):
         assert address in line
 
 
-def test_plain_http_does_not_leave_the_machine_unasked(binary, tmp_path):
-    listen = ["--node-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", "--s3-listen", "0.0.0.0:0"]
-    assert "--insecure-http" in refused(binary, "server", "--data", tmp_path / "data", *listen)
-    assert not (tmp_path / "data").exists()
-
-
 def test_health_and_metrics(new_site):
     import requests
 
@@ -204,7 +354,8 @@ def test_health_and_metrics(new_site):
     for node in site.status()["nodes"]:
         http = node["endpoints"]["http"]
         assert requests.get(f"{http}/healthz", timeout=10).status_code == 200
-        assert requests.get(f"{http}/readyz", timeout=10).status_code == 200
+        # A busy machine may elect another leader, and is not ready while it does.
+        until(lambda: requests.get(f"{http}/readyz", timeout=10).status_code == 200)
         metrics = requests.get(f"{http}/metrics", timeout=10)
         assert metrics.status_code == 200
         assert any(line.startswith("# TYPE skerry_") for line in metrics.text.splitlines())
