@@ -10,7 +10,8 @@
 //! Invariants:
 //! - no rule about objects lives here: names, conditions, bounds and ownership are judged behind `Objects`;
 //! - a header that would change the meaning of a request and isn't supported is refused, never ignored;
-//! - bodies are streamed; only XML bodies are held in memory, up to [`DoorOptions::xml_bytes_max`];
+//! - bodies are streamed; XML bodies and signed chunks are held in memory, each up to a bound and all together up to
+//!   [`DoorOptions::held_bytes_max`];
 //! - keys pass through unchanged.
 //!
 //! It doesn't do: POST forms, signature version 2, bucket policies, ACLs other than private, tags, versioning.

@@ -61,15 +61,7 @@ pub(crate) fn fence(
             }
         }
     }
-    set(
-        change,
-        bucket,
-        slots,
-        FenceRecord {
-            attempt,
-            closed: true,
-        },
-    )
+    set(change, bucket, slots, attempt, true)
 }
 
 pub(crate) fn unfence(
@@ -84,15 +76,7 @@ pub(crate) fn unfence(
             return Err(Refused::Overtaken.into());
         }
     }
-    set(
-        change,
-        bucket,
-        slots,
-        FenceRecord {
-            attempt,
-            closed: false,
-        },
-    )
+    set(change, bucket, slots, attempt, false)
 }
 
 fn load(
@@ -103,7 +87,14 @@ fn load(
     change.get(&keys::fence(bucket, slot))
 }
 
-fn set(change: &mut Change<'_>, bucket: BucketId, slots: &[u16], fence: FenceRecord) -> Step {
+fn set(
+    change: &mut Change<'_>,
+    bucket: BucketId,
+    slots: &[u16],
+    attempt: DeletionAttempt,
+    closed: bool,
+) -> Step {
+    let fence = FenceRecord { attempt, closed };
     for &slot in slots {
         change.put(&keys::fence(bucket, slot), &fence)?;
     }

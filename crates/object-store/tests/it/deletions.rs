@@ -6,6 +6,7 @@ use ids::GroupId;
 use object_core::api::*;
 use object_core::slots::{group_of_slot, slot_of_key};
 use object_store::gateway::GatewayOptions;
+use object_store::jobs::JobOptions;
 use object_store::placement::BucketDirectory;
 use raft_machine::local::Interruption;
 use testkit::sim::block_on;
@@ -58,8 +59,12 @@ async fn break_off(site: &Site) {
 async fn look_after(site: &Site) -> u64 {
     let status = site.job(1, "finish-deletions").await;
     assert_eq!(status.done_total, 0, "it may still be under way");
-    tokio::time::sleep(Duration::from_secs(10)).await;
+    tokio::time::sleep(JobOptions::default().deletions_after).await;
     site.job(1, "finish-deletions").await.done_total
+}
+
+async fn has_begun(site: &Site) -> bool {
+    !site.directory.being_deleted().is_empty()
 }
 
 async fn bucket_names(site: &Site) -> Vec<String> {
@@ -116,6 +121,7 @@ fn a_refused_deletion_opens_what_an_earlier_one_left_fenced() {
             .interrupt(LAST_GROUP, Interruption::LoseProposal, 1);
         let gateway = site.gateway(1).clone();
         let first = tokio::spawn(async move { gateway.delete_bucket(&caller(), "bucket").await });
+        // The simulation's clock: the deletion pauses for 20 ms before it asks the last group again.
         tokio::time::sleep(Duration::from_millis(5)).await;
         site.groups
             .interrupt(GroupId(2), Interruption::LoseProposal, SENT);
@@ -144,17 +150,11 @@ fn a_client_that_goes_away_does_not_break_a_deletion_off() {
             .interrupt(LAST_GROUP, Interruption::LoseProposal, 1);
         let gateway = site.gateway(1).clone();
         let request = tokio::spawn(async move { gateway.delete_bucket(&caller(), "bucket").await });
-        // The deletion pauses before it asks the last group again.
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        site.until("the deletion began", has_begun).await;
         request.abort();
         assert!(request.await.unwrap_err().is_cancelled());
-        let gone = async {
-            while !bucket_names(&site).await.is_empty() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        let limit = Duration::from_secs(60);
-        tokio::time::timeout(limit, gone).await.expect("it goes on");
+        let gone = async |site: &Site| bucket_names(site).await.is_empty();
+        site.until("the bucket is gone", gone).await;
     });
 }
 
@@ -166,7 +166,7 @@ fn of_two_deletions_the_newer_one_goes_on() {
             .interrupt(LAST_GROUP, Interruption::LoseProposal, 1);
         let gateway = site.gateway(1).clone();
         let older = tokio::spawn(async move { gateway.delete_bucket(&caller(), "bucket").await });
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        site.until("the deletion began", has_begun).await;
         let newer = site.gateway(1).delete_bucket(&caller(), "bucket").await;
         assert_eq!(newer, Ok(()));
         assert_eq!(older.await.unwrap(), Err(ObjectError::BucketBusy));

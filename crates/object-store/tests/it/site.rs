@@ -143,6 +143,15 @@ impl Site {
         self.nodes[&NodeId(node)].jobs.run_once(name).await.unwrap()
     }
 
+    /// Waits, on the simulation's clock, until something holds.
+    pub async fn until(&self, what: &str, mut holds: impl AsyncFnMut(&Site) -> bool) {
+        let limit = tokio::time::Instant::now() + Duration::from_secs(300);
+        while !holds(self).await {
+            assert!(tokio::time::Instant::now() < limit, "still not: {what}");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     /// Blocks on each node.
     pub fn blocks(&self) -> Vec<u64> {
         self.nodes
