@@ -66,6 +66,7 @@ impl Gate {
             status: 0,
         };
         let head = request.method() == Method::HEAD;
+        let (waits, empty) = (waits_to_send(&request), request.body().is_end_stream());
         let place = self.places.clone().try_acquire_owned().ok();
         let answered = match (&place, refuse(&request)) {
             (None, _) => Err(errors::try_again(
@@ -79,6 +80,10 @@ impl Gate {
             .or_else(S3Error::to_http_response)
             .unwrap_or_else(|_| failed());
         touch(&mut response, &id, head);
+        if waits && (empty || response.status().is_client_error() || response.status().is_server_error()) {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+        }
         report.status = response.status().as_u16();
         Ok(response.map(|inner| Answer {
             inner,
@@ -157,6 +162,15 @@ fn refuse(request: &Request<Incoming>) -> S3Result<()> {
         return Err(error);
     }
     Ok(())
+}
+
+/// Whether a client asked to be told to go on before it sends its body.
+///
+/// A final answer may come instead, and then says that the connection ends: some SDKs (older botocore, which the AWS CLI 1
+/// still carries) misread the answer to the next request on a connection where that happened.
+fn waits_to_send(request: &Request<Incoming>) -> bool {
+    let expectation = request.headers().get(header::EXPECT);
+    expectation.is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 /// What S3 says of a header that can't be read; whether a readable one is right is for s3s to say.

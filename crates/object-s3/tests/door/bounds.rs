@@ -6,7 +6,7 @@ use object_s3::DoorOptions;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::client::{Door, alice};
+use crate::client::{Call, Door, alice};
 
 /// All that the door says on a connection on which the client says this and then nothing.
 async fn say(door: &Door, words: &[u8]) -> String {
@@ -212,4 +212,17 @@ async fn the_observer_hears_of_every_request() {
         ("GetObject", 403),
     ];
     assert_eq!(*seen, expected);
+}
+
+/// The AWS CLI 1 reads the next answer on a connection wrongly when a final one came where it waited for "100 Continue".
+#[tokio::test]
+async fn who_waits_to_send_and_is_not_asked_to_loses_the_connection() {
+    let door = Door::with_bucket("b").await;
+    let waiting = |call: Call| call.header("expect", "100-continue").send();
+    let empty = waiting(door.put("/b/empty")).await.expect(200);
+    assert_eq!(empty.name("connection"), "close");
+    let refused = waiting(door.put("/none/k").body("x")).await.expect(404);
+    assert_eq!(refused.name("connection"), "close");
+    let taken = waiting(door.put("/b/k").body("x")).await.expect(200);
+    assert!(!taken.headers.contains_key("connection"));
 }
