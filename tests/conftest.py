@@ -3,9 +3,11 @@
 import json
 import os
 import uuid
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import pytest
+from xdist import is_xdist_controller, is_xdist_worker
 
 from harness import s3 as clients
 from harness.lock import process_tests
@@ -13,6 +15,7 @@ from harness.site import Site
 
 HERE = Path(__file__).parent
 EXPECTED_FAILURES = HERE / "clients" / "expected_failures.json"
+LOCK = pytest.StashKey()
 
 
 def pytest_configure(config):
@@ -50,9 +53,21 @@ def binary():
     return Path(path)
 
 
+def pytest_sessionstart(session):
+    """Who starts several workers holds the lock for all of them."""
+    if is_xdist_controller(session):
+        session.stash[LOCK] = ExitStack()
+        session.stash[LOCK].enter_context(process_tests())
+
+
+def pytest_sessionfinish(session):
+    if LOCK in session.stash:
+        session.stash[LOCK].close()
+
+
 @pytest.fixture(scope="session")
-def process_lock():
-    with process_tests():
+def process_lock(request):
+    with nullcontext() if is_xdist_worker(request) else process_tests():
         yield
 
 

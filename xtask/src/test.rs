@@ -85,26 +85,46 @@ fn rust(root: &Path, options: &Options) -> Result<Tally> {
     Ok(tally)
 }
 
-/// The parts that start `skerry` itself; all are driven by pytest.
+/// Tests that start `skerry` itself; pytest drives them.
+struct Suite {
+    part: Part,
+    folder: &'static str,
+    /// Tests at a time.
+    workers: u8,
+}
+
+/// Tests of starts and stops mostly wait; the others share a site that keeps the machine busy.
+const SUITES: [Suite; 3] = [
+    Suite {
+        part: Part::Program,
+        folder: "tests/program",
+        workers: 2,
+    },
+    Suite {
+        part: Part::Clients,
+        folder: "tests/clients",
+        workers: 1,
+    },
+    Suite {
+        part: Part::Crash,
+        folder: "tests/crash",
+        workers: 1,
+    },
+];
+
 fn processes(root: &Path, options: &Options) -> Result<Tally> {
-    let folders = [
-        (Part::Program, "tests/program"),
-        (Part::Clients, "tests/clients"),
-        (Part::Crash, "tests/crash"),
-    ];
-    let folders: Vec<_> = folders
-        .iter()
-        .filter(|(part, _)| options.wants(*part))
-        .map(|(_, folder)| *folder)
-        .collect();
+    let wanted = SUITES.iter().filter(|suite| options.wants(suite.part));
     let python = match python::prepare(root, options.no_install)? {
         python::Ready::Yes(python) => python,
-        python::Ready::No(reason) => return Ok(skip(root, &folders, &reason)),
+        python::Ready::No(reason) => {
+            let folders: Vec<_> = wanted.map(|suite| suite.folder).collect();
+            return Ok(skip(root, &folders, &reason));
+        }
     };
     let binary = build(root, options.long)?;
     let mut tally = Tally::default();
-    for folder in folders {
-        tally += pytest(root, &python, &binary, folder, options)?;
+    for suite in wanted {
+        tally += pytest(root, &python, &binary, suite, options)?;
     }
     Ok(tally)
 }
@@ -131,14 +151,19 @@ fn pytest(
     root: &Path,
     python: &Path,
     binary: &Path,
-    folder: &str,
+    suite: &Suite,
     options: &Options,
 ) -> Result<Tally> {
     let mut command = std::process::Command::new(python);
     command
         .current_dir(root)
-        .args(["-m", "pytest", "-p", "no:cacheprovider", "-rsxf", folder])
-        .args(&options.rest);
+        .args(["-m", "pytest", "-p", "no:cacheprovider", "-rsxf"])
+        .arg(suite.folder);
+    if suite.workers > 1 {
+        let workers = suite.workers.to_string();
+        command.args(["--dist", "worksteal", "--numprocesses", &workers]);
+    }
+    command.args(&options.rest);
     command
         .env("SKERRY_BIN", binary)
         .env("PYTHONDONTWRITEBYTECODE", "1")
