@@ -1,7 +1,8 @@
 """kill -9 of one, two or all processes at random points under load: nothing that was acknowledged is lost.
 
 After each crash the site must become ready again by itself (or is started again, when the parent was killed too). Then
-every key is read byte for byte through a random node, and every node's lists must agree with the record.
+every key is read byte for byte through a random node, and every node's lists must agree with the record. All the while, blocks
+that no object names any more are removed: soon, so that it happens between two crashes.
 """
 
 import os
@@ -11,19 +12,23 @@ import uuid
 
 import pytest
 
+from harness import command
 from harness import s3 as clients
 from harness.site import READY_SECONDS_MAX, Site
+from harness.wait import until
 from load import Clients, Gate, NotSent, Unanswered, Worker, attempt, read, read_shared, shared_keys
 from record import ABSENT
 
 WORKERS = 6
 CYCLES = 100 if os.environ.get("SKERRY_TEST_LONG") else 5
 LOAD_SECONDS = (1.0, 4.0)
+SOON = {"SKERRY_OBJECTS_COLLECT_AFTER": "1s"}
 
 
 @pytest.fixture(params=[3, 1], ids=["three-nodes", "one-node"])
 def crash_site(request, binary, process_lock, tmp_path):
     site = Site(binary, tmp_path / "data", request.param)
+    site.variables = command.variables(SOON)
     try:
         yield site.start()
     finally:
@@ -39,6 +44,7 @@ def test_nothing_acknowledged_is_lost(crash_site):
     try:
         for cycle in range(CYCLES):
             run.cycle(cycle)
+        run.collect()
     finally:
         run.end()
 
@@ -73,6 +79,20 @@ class Run:
         keys = self._check()
         print(f"cycle {number}: {what}; {done} operations acknowledged, {keys} keys as they must be", flush=True)
         self.gate.open()
+
+    def collect(self):
+        """The load goes on until blocks were removed; nothing that is named was among them."""
+        collected = until(self._collected)
+        self.gate.close()
+        self._no_complaints()
+        keys = self._check()
+        print(f"blocks of {collected} segments removed, {keys} keys as they must be", flush=True)
+        self.gate.open()
+
+    def _collected(self):
+        """Segments whose blocks were removed since the last start of each node."""
+        jobs = [job for node in self.site.status()["nodes"] for job in node["jobs"]]
+        return sum(job["done_total"] for job in jobs if job["name"] == "collect")
 
     def end(self):
         self.gate.end()

@@ -28,6 +28,8 @@ class Site:
         self.process = None
         # Its environment variables; those of this program if there are none.
         self.variables = None
+        # The words of a program that starts it.
+        self.within = []
 
     def start(self):
         """Starts the site and waits until it is ready."""
@@ -39,7 +41,7 @@ class Site:
         """Starts the site."""
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                self.command(),
+                [*self.within, *self.command()],
                 env=self.variables,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

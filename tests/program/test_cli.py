@@ -180,6 +180,60 @@ def test_a_secret_is_shown_only_where_a_person_reads(binary, process_lock, tmp_p
     assert (secret in terminal) == (on_terminal == "stderr")
 
 
+def test_all_that_a_server_says_in_json_is_json(new_server):
+    server = new_server().start(*ANY_PORT, "--log-format", "json")
+    assert server.stop() == 0
+    lines = [json.loads(line) for line in server.log_text().splitlines()]
+    assert lines
+    for line in lines:
+        assert line.keys() >= {"timestamp", "level", "node", "fields"} and line["fields"]["message"], line
+
+
+# Colours
+
+
+ESCAPE = "\x1b"
+# A terminal that has colours, whatever is said of the one that this test runs in.
+COLOURFUL = {"TERM": "xterm", "NO_COLOR": "", "CLICOLOR": "1", "CLICOLOR_FORCE": ""}
+
+
+def on_terminal(binary, *words, given):
+    """What a command writes to a terminal."""
+    ours, theirs = pty.openpty()
+    streams = {"stdin": subprocess.DEVNULL, "stdout": theirs, "stderr": theirs}
+    process = subprocess.Popen([str(word) for word in (binary, *words)], env=variables(given), **streams)
+    os.close(theirs)
+    said = b""
+    try:
+        while piece := os.read(ours, 1 << 16):
+            said += piece
+    except OSError:
+        # So ends a terminal that nobody writes to any more.
+        pass
+    os.close(ours)
+    process.wait(STOP_SECONDS_MAX)
+    return said.decode()
+
+
+@pytest.mark.parametrize("word", ["--help", "stauts"])
+def test_colours_are_for_terminals_and_end_with_no_color(binary, word):
+    assert ESCAPE in on_terminal(binary, word, given=COLOURFUL)
+    assert ESCAPE not in on_terminal(binary, word, given=COLOURFUL | {"NO_COLOR": "1"})
+    ended = run(binary, word, given=COLOURFUL)
+    assert ESCAPE not in ended.stdout + ended.stderr
+
+
+def test_answers_have_no_colours(server, binary, tmp_path):
+    (tmp_path / "f").write_bytes(bytes(100_000))
+    at = ["--data", server.data]
+    for words in [["status"], ["node", "ls"], ["raft", "ls"], ["bucket", "mb", "plain"]]:
+        assert ESCAPE not in on_terminal(binary, *words, *at, given=COLOURFUL), words
+    # The line that shows how far a copy is comes and goes on terminals only.
+    ended = run(binary, "object", "cp", tmp_path / "f", "s3://plain/f", *at, given=COLOURFUL)
+    assert ended.returncode == 0, ended.stderr
+    assert ESCAPE not in ended.stdout + ended.stderr + server.log_text()
+
+
 # Scripts and the manual
 
 

@@ -61,7 +61,8 @@ def test_every_key_has_its_variable_and_its_flag(binary):
     text = done(binary, "server", "--help")
     for key, variable, flag, default in documented_keys():
         assert f"  {flag}" in text and variable in text, key
-    values = {"data": "/d", "tls.certificate": "/c", "tls.key": "/k", "log.file": "/l", "listen.advertise": "h:1"}
+    values = {"data": "/d", "tls.certificate": "/c", "tls.key": "/k", "log.file": "/l", "listen.advertise": "h:1",
+              "otel.endpoint": "http://127.0.0.1:4318", "otel.headers_file": "/h"}
     values |= {"s3.domain": "s3.example.com", "insecure_http": "true"}
     for key, variable, flag, default in documented_keys():
         value = values.get(key, default)
@@ -146,6 +147,7 @@ FILES_THAT_ARE_WRONG = {
     "insecure_http = 'yes'\n": ["insecure_http", "expected true or false"],
     "[identity]\ncache_ttl = '5 min'\n": ["identity.cache_ttl", "expected a time from 1m to 30d"],
     "data = 'a'\ndata = = 'b'\n": ["line 2"],
+    "[objects]\ncollect_after = '0s'\n": ["objects.collect_after", "expected a time from 1s to 1h"],
     "[log]\nlevel = 'debgu'\n": ["log.level", "debgu"],
 }
 
@@ -298,11 +300,23 @@ def test_up_reads_no_file_and_no_variable_but_its_own(binary, process_lock, tmp_
     wrong.write_text("colour = 'red'\n")
     site = Site(binary, tmp_path / "data", nodes=1)
     given = {"SKERRY_CONFIG": str(wrong), "SKERRY_S3_LISTEN": "nonsense", "SKERRY_LOG": "debug"}
+    given["SKERRY_OBJECTS_BLOCK_SIZE"] = "64KiB"
     site.variables = command.variables(given)
     try:
-        site.start()
+        s3 = clients.of(site.start().environment())
+        s3.create_bucket(Bucket="sizes")
+        s3.put_object(Bucket="sizes", Key="two", Body=body(100 * KIB))
+        assert blocks(site, "two") == [64 * KIB, 36 * KIB]
         assert site.stop() == 0
     finally:
         site.stop()
     written = site.log_text() + "".join(path.read_text(errors="replace") for path in site.data.rglob("*.log"))
     assert "DEBUG" in written
+
+
+def test_up_refuses_a_variable_that_cannot_be_used(binary, tmp_path):
+    given = {"SKERRY_OBJECTS_BLOCK_SIZE": "huge"}
+    for nodes in [1, 3]:
+        line = refused(binary, "up", "--nodes", nodes, "--data", tmp_path / "data", given=given)
+        assert "SKERRY_OBJECTS_BLOCK_SIZE" in line and "expected a size" in line
+    assert not (tmp_path / "data").exists()

@@ -14,8 +14,8 @@ use s3s::dto::CopySource;
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Result, s3_error};
 
 use crate::errors;
-use crate::gate::OperationSlot;
 use crate::options::{KeyDirectory, KeyEntry};
+use crate::trace::Trace;
 
 /// Gives s3s the secrets.
 pub(crate) struct Keys(pub(crate) Arc<dyn KeyDirectory>);
@@ -59,8 +59,8 @@ pub(crate) struct SharedAccess(pub(crate) Arc<Access>);
 impl S3Access for SharedAccess {
     async fn check(&self, cx: &mut S3AccessContext<'_>) -> S3Result<()> {
         let name = operation(cx.s3_op().name());
-        if let Some(slot) = cx.extensions_mut().get::<OperationSlot>() {
-            let _ = slot.0.set(name);
+        if let Some(trace) = cx.extensions_mut().get::<Trace>().cloned() {
+            trace.understood(name, cx.s3_path().get_bucket_name());
         }
         let admitted = cx.extensions_mut().get::<Admitted>().cloned();
         let caller = match admitted {

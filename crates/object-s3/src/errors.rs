@@ -18,7 +18,7 @@ pub(crate) fn custom(
     error
 }
 
-/// S3's answer to a refusal.
+/// S3's answer to a refusal. What a client must not read of it becomes the reason in the request's span.
 pub(crate) fn to_s3(error: ObjectError) -> S3Error {
     use S3ErrorCode as C;
     let message = error.to_string();
@@ -52,7 +52,7 @@ pub(crate) fn to_s3(error: ObjectError) -> S3Error {
         ObjectError::NotImplemented(_) => C::NotImplemented,
         ObjectError::Unavailable(_) => return try_again(C::ServiceUnavailable, message),
         ObjectError::Internal(_) => {
-            tracing::error!(%message, "a request failed inside the store");
+            tracing::Span::current().record("reason", message.as_str());
             return S3Error::with_message(
                 C::InternalError,
                 "We encountered an internal error. Please try again.",
@@ -60,6 +60,14 @@ pub(crate) fn to_s3(error: ObjectError) -> S3Error {
         }
     };
     S3Error::with_message(code, message)
+}
+
+/// As [`to_s3`], for one of many in an answer that is good as a whole: nobody else logs it.
+pub(crate) fn one_to_s3(error: ObjectError) -> S3Error {
+    if let ObjectError::Internal(_) = &error {
+        tracing::warn!(%error, "a part of a request failed");
+    }
+    to_s3(error)
 }
 
 /// A 503 that says when to come back.

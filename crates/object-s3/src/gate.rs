@@ -2,8 +2,8 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use s3s::service::S3Service;
 use s3s::{Body, S3Error, S3ErrorCode, S3Result, StdError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use crate::body::WholeBodies;
 use crate::chunks::Chunks;
@@ -21,13 +22,10 @@ use crate::errors;
 use crate::guard::GuardedBody;
 use crate::options::{DoorObserver, DoorOptions};
 use crate::serve::BusyGuard;
+use crate::trace::Trace;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
 const SERVER: HeaderValue = HeaderValue::from_static("Skerry");
-
-/// The name of a request's operation, once it is known; the access check writes it.
-#[derive(Clone, Default)]
-pub(crate) struct OperationSlot(pub(crate) Arc<OnceLock<&'static str>>);
 
 /// What all connections of a door share.
 pub(crate) struct Gate {
@@ -62,9 +60,10 @@ impl Gate {
         let mut report = Report {
             observer: self.options.observer.clone(),
             started: Instant::now(),
-            operation: OperationSlot::default(),
+            trace: Trace::start(&request, &id),
             status: 0,
         };
+        let trace = report.trace.clone();
         let head = request.method() == Method::HEAD;
         let (waits, empty) = (waits_to_send(&request), request.body().is_end_stream());
         let place = self.places.clone().try_acquire_owned().ok();
@@ -74,30 +73,32 @@ impl Gate {
                 "Please reduce your request rate.",
             )),
             (_, Err(error)) => Err(error),
-            (Some(_), Ok(())) => self.pass(request, &report.operation).await,
+            (Some(_), Ok(())) => {
+                let passing = self.pass(request, &trace);
+                passing.instrument(trace.span().clone()).await
+            }
         };
         let mut response = answered
             .or_else(S3Error::to_http_response)
             .unwrap_or_else(|_| failed());
         touch(&mut response, &id, head);
-        if waits && (empty || response.status().is_client_error() || response.status().is_server_error()) {
+        if waits
+            && (empty || response.status().is_client_error() || response.status().is_server_error())
+        {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(header::CONNECTION, close);
         }
+        trace.answered(&response);
         report.status = response.status().as_u16();
         Ok(response.map(|inner| Answer {
             inner,
             _place: place,
-            _report: report,
+            report,
             _busy: busy,
         }))
     }
 
-    async fn pass(
-        &self,
-        request: Request<Incoming>,
-        slot: &OperationSlot,
-    ) -> S3Result<Response<Body>> {
+    async fn pass(&self, request: Request<Incoming>, trace: &Trace) -> S3Result<Response<Body>> {
         let chunks = chunk_bounds(request.headers(), self.options.chunk_bytes_max);
         let mut request = request.map(|body| match chunks {
             None if body.is_end_stream() => Body::empty(),
@@ -108,11 +109,13 @@ impl Gate {
                 &self.bodies,
             )),
         });
-        request.extensions_mut().insert(slot.clone());
+        request.extensions_mut().insert(trace.clone());
         request.extensions_mut().insert(self.bodies.clone());
         self.service.call(request).await.map_err(|error| {
             let error: StdError = error.into();
-            tracing::error!(%error, "an answer could not be written");
+            trace
+                .span()
+                .record("reason", tracing::field::display(&error));
             S3Error::new(S3ErrorCode::InternalError)
         })
     }
@@ -255,7 +258,7 @@ fn name_request(response: &mut Response<Body>, id: &str) {
 pub(crate) struct Answer {
     inner: Body,
     _place: Option<OwnedSemaphorePermit>,
-    _report: Report,
+    report: Report,
     _busy: BusyGuard,
 }
 
@@ -264,10 +267,16 @@ impl http_body::Body for Answer {
     type Error = StdError;
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, StdError>>> {
-        Pin::new(&mut self.inner).poll_frame(cx)
+        let this = self.get_mut();
+        let _entered = this.report.trace.span().enter();
+        let polled = Pin::new(&mut this.inner).poll_frame(cx);
+        if let Poll::Ready(Some(Err(error))) = &polled {
+            tracing::warn!(%error, "an answer broke off");
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
@@ -282,15 +291,15 @@ impl http_body::Body for Answer {
 struct Report {
     observer: Arc<dyn DoorObserver>,
     started: Instant,
-    operation: OperationSlot,
+    trace: Trace,
     status: u16,
 }
 
 impl Drop for Report {
     fn drop(&mut self) {
-        let operation = self.operation.0.get().copied().unwrap_or("Refused");
         let micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.observer.request(operation, self.status, micros);
+        self.observer
+            .request(self.trace.operation(), self.status, micros);
     }
 }
 

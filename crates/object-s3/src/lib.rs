@@ -2,7 +2,7 @@
 //!
 //! A request passes, in this order:
 //! 1. `serve`: a bounded number of connections, TLS, header and idle limits;
-//! 2. `gate`: request ids, a bounded number of requests, refusals that need no key, body guards;
+//! 2. `gate`: request ids and what is logged (`trace`), a bounded number of requests, refusals that need no key, body guards;
 //! 3. s3s: signature and routing; `access`: who asks, and whether everything that matters was signed;
 //! 4. `tidy`: requests that s3s would read more narrowly than S3 does;
 //! 5. `service`: one translation per operation, into the words of `Objects` and back.
@@ -30,6 +30,7 @@ mod options;
 mod serve;
 mod service;
 mod tidy;
+mod trace;
 
 pub use door::S3Door;
 pub use options::{DoorObserver, DoorOptions, KeyDirectory, KeyEntry, TlsSource};

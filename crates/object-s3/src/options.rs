@@ -29,12 +29,19 @@ pub trait KeyDirectory: Send + Sync + 'static {
 /// Gives the TLS configuration for the next connection; `None` serves plain HTTP.
 pub type TlsSource = Arc<dyn Fn() -> Option<Arc<ServerConfig>> + Send + Sync>;
 
-/// Is told about every request when its answer was sent or broke off.
+/// Is told about connections, and about every request when its answer was sent or broke off.
 pub trait DoorObserver: Send + Sync + 'static {
-    /// `operation` is S3's name for it, or `Refused` when the request was answered before it was understood.
+    /// `operation` is S3's name for it, or `Refused` when the request was answered before it was understood; `status` is 0
+    /// when it was broken off without an answer.
     fn request(&self, operation: &'static str, status: u16, micros: u64) {
         let _ = (operation, status, micros);
     }
+
+    /// A client connected.
+    fn connection_opened(&self) {}
+
+    /// A client's connection ended.
+    fn connection_closed(&self) {}
 }
 
 /// Tells nobody.

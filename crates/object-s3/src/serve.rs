@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::gate::Gate;
 use crate::guard::GuardedSocket;
-use crate::options::{DoorOptions, TlsSource};
+use crate::options::{DoorObserver, DoorOptions, TlsSource};
 
 /// How long to wait after a failed accept: what fails it (no file descriptors) seldom passes at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -65,8 +65,9 @@ pub(crate) async fn run(
             }
         };
         let (gate, options, tls, stopped) = (gate.clone(), options.clone(), tls(), stopped.clone());
+        let counted = Counted::new(options.observer.clone());
         connections.spawn(async move {
-            let _place = place;
+            let _held = (place, counted);
             connection(gate, &options, stream, tls, stopped).await;
         });
     }
@@ -82,6 +83,22 @@ pub(crate) async fn run(
             "requests did not end in time and are broken off"
         );
         connections.shutdown().await;
+    }
+}
+
+/// A connection that the observer knows to be open.
+struct Counted(Arc<dyn DoorObserver>);
+
+impl Counted {
+    fn new(observer: Arc<dyn DoorObserver>) -> Self {
+        observer.connection_opened();
+        Counted(observer)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connection_closed();
     }
 }
 

@@ -19,10 +19,11 @@ use async_trait::async_trait;
 use futures::future::join_all;
 use ids::{Epoch, GroupId, NodeId};
 use object_core::api::ObjectError;
+use object_core::meta::{Answer, Query};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::gateway::{Context, Gateway};
+use crate::gateway::{Context, Gateway, ask};
 use crate::placement::LocalLeadership;
 
 pub mod collect;
@@ -125,6 +126,7 @@ pub trait Job: Send + Sync {
 /// The jobs of a node.
 pub struct Jobs {
     context: Arc<Context>,
+    led: Led,
     jobs: Vec<(Box<dyn Job>, Mutex<JobStatus>)>,
 }
 
@@ -144,7 +146,7 @@ impl Jobs {
             Box::new(give_up::GiveUp::new(led.clone(), options)),
             Box::new(collect::Collect::new(led.clone(), options)),
             Box::new(finish_deletions::FinishDeletions::new(led.clone(), options)),
-            Box::new(repair::Repair::new(led, options)),
+            Box::new(repair::Repair::new(led.clone(), options)),
             Box::new(sweep::Sweep::new(context.clone(), options)),
             Box::new(index::WriteIndex::new(context.peers.store().clone())),
         ];
@@ -158,6 +160,7 @@ impl Jobs {
         });
         Jobs {
             context,
+            led,
             jobs: jobs.collect(),
         }
     }
@@ -187,6 +190,18 @@ impl Jobs {
     /// What the jobs are doing.
     pub fn status(&self) -> Vec<JobStatus> {
         self.jobs.iter().map(|(_, status)| read(status)).collect()
+    }
+
+    /// How many blocks lack copies now, in the groups that are led here. Wakes no group.
+    pub async fn debt(&self) -> Result<u64, ObjectError> {
+        let mut debt = 0;
+        for group in self.led.groups() {
+            match self.context.meta.look(group, &Query::Stats).await? {
+                Answer::Stats(stats) => debt += stats.debt,
+                _ => return ask::misfit(),
+            }
+        }
+        Ok(debt)
     }
 
     async fn run_job(&self, job: &dyn Job, status: &Mutex<JobStatus>) {

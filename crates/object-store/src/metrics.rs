@@ -18,18 +18,33 @@ impl Counter {
     }
 }
 
+/// What a counter says, and of what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counted {
+    /// Its name.
+    pub name: &'static str,
+    /// What it counts, in a sentence.
+    pub help: &'static str,
+    /// The sum so far.
+    pub value: u64,
+}
+
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+    ($($(#[doc = $help:literal])* $name:ident),* $(,)?) => {
         /// Counters; see [`ObjectMetrics::snapshot`].
         #[derive(Debug, Default)]
         pub struct ObjectMetrics {
-            $($(#[$doc])* pub $name: Counter,)*
+            $($(#[doc = $help])* pub $name: Counter,)*
         }
 
         impl ObjectMetrics {
-            /// Name and value of each counter.
-            pub fn snapshot(&self) -> Vec<(&'static str, u64)> {
-                vec![$((stringify!($name), self.$name.get()),)*]
+            /// What each counter says.
+            pub fn snapshot(&self) -> Vec<Counted> {
+                vec![$(Counted {
+                    name: stringify!($name),
+                    help: concat!($($help),*).trim(),
+                    value: self.$name.get(),
+                },)*]
             }
         }
     };
@@ -76,4 +91,26 @@ counters! {
     blocks_repaired_bytes_total,
     /// Blocks without an owner that were removed.
     blocks_orphaned_removed_total,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_counter_says_what_it_counts() {
+        let metrics = ObjectMetrics::default();
+        metrics.objects_put_total.add(2);
+        let counted = metrics.snapshot();
+        let put = Counted {
+            name: "objects_put_total",
+            help: "Objects and parts written.",
+            value: 2,
+        };
+        assert!(counted.contains(&put), "{counted:?}");
+        for counter in counted {
+            assert!(counter.name.ends_with("_total"), "{counter:?}");
+            assert!(counter.help.ends_with('.'), "{counter:?}");
+        }
+    }
 }

@@ -67,13 +67,13 @@ pub(crate) struct GroupRecord {
 }
 
 impl GroupRecord {
-    fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> Vec<u8> {
         let mut out = self.generation.to_le_bytes().to_vec();
         out.extend_from_slice(&self.state);
         out
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+    pub fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
         let Some((generation, state)) = bytes.split_first_chunk::<4>() else {
             return Err(StoreError::Damaged("a group's record is too short".into()));
         };
@@ -385,5 +385,67 @@ impl Batch for GroupBatch<'_, '_> {
             .remove(full_key(self.prefix, key).as_slice())
             .map_err(failed)?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use testkit::sim::SimDisk;
+    use testkit::suites::store;
+
+    use super::*;
+
+    const GROUP: GroupId = GroupId(7);
+    const GENERATION: u32 = 3;
+    /// What lies right before and after the group's keys.
+    const NEIGHBOURS: [(GroupId, u32); 4] = [
+        (GroupId(6), u32::MAX),
+        (GROUP, GENERATION - 1),
+        (GROUP, GENERATION + 1),
+        (GroupId(8), 0),
+    ];
+
+    struct InDatabase(Database);
+
+    impl InDatabase {
+        fn new() -> InDatabase {
+            let database = Database::open(&SimDisk::new(), 1 << 20).unwrap();
+            let filled = database.write(|writing| {
+                NEIGHBOURS.into_iter().try_for_each(|(group, generation)| {
+                    writing.batch(group, generation).put(b"\xFF", b"theirs")
+                })
+            });
+            filled.unwrap();
+            InDatabase(database)
+        }
+    }
+
+    impl Drop for InDatabase {
+        fn drop(&mut self) {
+            let reading = self.0.read().unwrap();
+            for (group, generation) in NEIGHBOURS {
+                let theirs = reading.view(group, generation).get(b"\xFF").unwrap();
+                assert_eq!(theirs.as_deref(), Some(&b"theirs"[..]));
+            }
+        }
+    }
+
+    impl store::Store for InDatabase {
+        fn write(&mut self, work: &mut dyn FnMut(&mut dyn Batch)) {
+            let written = self.0.write(|writing| {
+                work(&mut writing.batch(GROUP, GENERATION));
+                Ok(())
+            });
+            written.unwrap();
+        }
+
+        fn read(&self, look: &mut dyn FnMut(&dyn View)) {
+            look(&self.0.read().unwrap().view(GROUP, GENERATION));
+        }
+    }
+
+    #[test]
+    fn a_groups_keys_are_a_store() {
+        store::run(InDatabase::new);
     }
 }

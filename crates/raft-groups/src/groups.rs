@@ -69,12 +69,34 @@ pub struct Options {
     pub quiet_after: Duration,
     /// More log than this and groups that pin old segments are trimmed.
     pub log_bytes_max: u64,
+    /// A bug that a simulation plants; release builds have no such field.
+    #[cfg(debug_assertions)]
+    #[doc(hidden)]
+    pub planted: Option<crate::planted::Bug>,
 }
 
 impl Options {
     /// For so long after its last confirmation a leader may believe that it leads.
     pub fn lease(&self) -> Duration {
         self.election + self.election / 4
+    }
+
+    /// For so long this node's leaders believe that they lead: a lease.
+    pub(crate) fn lease_counted_on(&self) -> Duration {
+        #[cfg(debug_assertions)]
+        if self.planted == Some(crate::planted::Bug::LongLease) {
+            return self.lease() * 3;
+        }
+        self.lease()
+    }
+
+    /// For so long after its start this node votes for nobody: a lease.
+    pub(crate) fn no_votes_for(&self) -> Duration {
+        #[cfg(debug_assertions)]
+        if self.planted == Some(crate::planted::Bug::VotesAtOnce) {
+            return Duration::ZERO;
+        }
+        self.lease()
     }
 
     /// The defaults for a node.
@@ -88,6 +110,8 @@ impl Options {
             election: Duration::from_secs(2),
             quiet_after: Duration::from_secs(2),
             log_bytes_max: 128 << 20,
+            #[cfg(debug_assertions)]
+            planted: None,
         }
     }
 }
@@ -235,7 +259,7 @@ impl RaftGroups {
             host,
             log,
             self.database.clone(),
-            self.options.lease(),
+            self.options.lease_counted_on(),
         ));
         self.stand_after_lease(group.clone());
         self.groups

@@ -23,6 +23,8 @@ mod applier;
 mod codec;
 mod database;
 mod failure;
+#[cfg(test)]
+mod formats;
 mod group;
 mod groups;
 mod host;
@@ -30,6 +32,8 @@ mod log_store;
 mod machine;
 mod message;
 mod network;
+#[cfg(debug_assertions)]
+mod planted;
 mod results;
 mod runtime;
 mod service;
@@ -42,6 +46,9 @@ mod upkeep;
 mod wire;
 
 pub use groups::{Directory, Machines, Options, RaftGroups};
+#[cfg(debug_assertions)]
+#[doc(hidden)]
+pub use planted::Bug;
 pub use results::RESULTS_KEPT;
 pub use status::GroupStatus;
 pub use types::seed_elections;

@@ -79,7 +79,10 @@ impl RaftHandler {
         let (lease_end, patience) = {
             let groups = self.0.upgrade().ok_or_else(|| refuse("the node stops"))?;
             let options = &groups.options;
-            (groups.started + options.lease(), options.election * 3 / 4)
+            (
+                groups.started + options.no_votes_for(),
+                options.election * 3 / 4,
+            )
         };
         let rest = lease_end.saturating_duration_since(Instant::now());
         if transfer || rest.is_zero() {

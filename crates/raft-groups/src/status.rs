@@ -35,6 +35,13 @@ pub struct GroupStatus {
 }
 
 impl RaftGroups {
+    /// How many snapshots of its peers a group has put into force on this node, over all its runs; none when the group is
+    /// not here.
+    pub fn snapshots_installed(&self, id: GroupId) -> Option<u32> {
+        let group = self.find(id)?;
+        Some(group.host.applied().generation)
+    }
+
     /// The state of every group on this node.
     pub fn status(&self) -> Vec<GroupStatus> {
         self.all()

@@ -412,6 +412,16 @@ mod tests {
     use super::*;
     use crate::testing::log_id;
 
+    /// What version 1 looks like; see `formats.rs`.
+    #[tokio::test]
+    async fn a_sign_of_life_is_pinned() {
+        let alive = Alive(Incarnation([7; 16]));
+        let answer = alive.call(NodeId(2), Bytes::new()).await.unwrap();
+        assert_eq!(answer, [&[1_u8][..], &[7; 16]].concat());
+        let read: Incarnation = decode("a sign of life", FORMAT, &answer).unwrap();
+        assert_eq!(read, Incarnation([7; 16]));
+    }
+
     #[test]
     fn only_a_member_that_lacks_little_takes_the_lead() {
         let mut metrics = RaftMetrics::<Types>::new_initial(1);

@@ -207,7 +207,7 @@ struct UpArguments {
 struct ServerArguments {
     #[command(flatten)]
     config: config::ConfigFlags,
-    /// Stop when the process that started this one is gone; flags alone count then, no variable and no file
+    /// Stop when the process that started this one is gone; only flags and what `up` goes by count then, no file
     #[arg(long, hide = true)]
     with_parent: bool,
 }
@@ -378,7 +378,9 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode> {
                 Ports::Default => up::Listen::Default,
                 Ports::Random => up::Listen::Random,
             };
-            up::run(&data, up.nodes, listen, up.log_format).await
+            let mut config = config::ConfigFlags::default().load_under_up()?;
+            config.log_format = up.log_format;
+            up::run(&data, up.nodes, listen, config).await
         }
         Command::Server(server) => server::run(server).await,
         Command::Join(join) => server::join(join).await,

@@ -15,6 +15,7 @@ use toml::{Table, Value};
 use crate::logs::{self, LogFormat};
 use crate::node::settings::{self, Settings};
 use crate::node::tls::TlsFiles;
+use crate::otel::OtelConfig;
 
 mod keys;
 #[cfg(test)]
@@ -37,6 +38,8 @@ pub struct Config {
     pub log_level: String,
     /// Where logs go; `None` is stderr.
     pub log_file: Option<PathBuf>,
+    /// Where traces go.
+    pub otel: OtelConfig,
     /// The node.
     pub node: Settings,
     tls_certificate: Option<PathBuf>,
@@ -50,6 +53,7 @@ impl Default for Config {
             log_format: LogFormat::Text,
             log_level: logs::LEVEL_DEFAULT.into(),
             log_file: None,
+            otel: OtelConfig::default(),
             node: Settings {
                 listen: settings::last_listen(),
                 ..Settings::default()
@@ -214,6 +218,7 @@ fn parse_file(path: &Path, text: &str) -> Result<BTreeMap<&'static str, String>>
         let text = match value {
             Value::String(text) => text,
             Value::Integer(number) => number.to_string(),
+            Value::Float(number) => number.to_string(),
             Value::Boolean(switch) => switch.to_string(),
             other => bail!(
                 "{}: {name} is a TOML {}: expected {}",

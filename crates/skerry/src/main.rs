@@ -12,6 +12,7 @@ mod cli;
 mod config;
 mod logs;
 mod node;
+mod otel;
 mod up;
 
 /// How long blocking work may go on after the end; a start that was broken off may leave some.

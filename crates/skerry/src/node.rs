@@ -5,6 +5,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -12,7 +13,7 @@ use ids::{GroupId, Incarnation, NodeId, OperationId, REGISTRY_GROUP};
 use membership::kinds::ServerSpec;
 use object_s3::{DoorOptions, S3Door};
 use object_store::gateway::{Gateway, GatewayParts};
-use object_store::jobs::{JobOptions, Jobs};
+use object_store::jobs::Jobs;
 use object_store::metrics::ObjectMetrics;
 use object_store::placement::LocalLeadership;
 use object_store::service::{BlockPeers, BlockService};
@@ -41,8 +42,11 @@ mod http;
 mod join_door;
 mod keys;
 pub mod kinds;
+mod metrics;
+mod observed;
 pub mod reach;
 mod remote;
+mod requests;
 pub mod settings;
 mod site;
 pub mod status;
@@ -59,7 +63,10 @@ use found::{FOUNDING, NodeSelf};
 use join_door::JoinDoor;
 use keys::{CONFIRM_WAIT, HEAR_EVERY, Keys};
 use kinds::{AccessKey, Bucket, Expelled, Placement, Server, User};
+use observed::Observed;
+use requests::Requests;
 use settings::Settings;
+use status::Endpoints;
 use topology::Topology;
 
 /// How long requests may take to end when the node stops; more than the S3 door gives them itself.
@@ -101,6 +108,12 @@ pub struct Node {
     pub keys: Arc<Keys>,
     /// The site.
     pub site: ids::SiteId,
+    /// What was counted of requests.
+    pub requests: Arc<Requests>,
+    /// What it looks at again and again.
+    pub observed: Observed,
+    /// When its certificate expires.
+    pub certificate_expires_ms: Arc<AtomicU64>,
     wal: Arc<Wal>,
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
@@ -244,6 +257,7 @@ impl Node {
         listeners: Listeners,
     ) -> Result<Arc<Node>> {
         let (id, site, site_key) = (own.marker.node, own.marker.site, own.site_key.clone());
+        crate::logs::name_node(id);
         let listen = listeners.listen()?;
         let advertise = settings.advertise.clone();
         let address = advertise.clone().unwrap_or_else(|| listen.node.clone());
@@ -301,7 +315,9 @@ impl Node {
             signal,
         ));
         groups.open(REGISTRY_GROUP).await?;
+        let is_new = !own.marker.started;
         if folder.secret_path(FOUNDING).exists() {
+            tracing::info!(%site, "this machine founds a site");
             let founding = async {
                 groups.bootstrap(REGISTRY_GROUP).await?;
                 for group in 1..=found::founding(&folder)?.groups {
@@ -320,6 +336,8 @@ impl Node {
             tokio::time::timeout(FOUND_LIMIT, founding)
                 .await
                 .context("the new site did not come up in time")??;
+        } else if is_new {
+            tracing::info!(%site, "this machine joined a site");
         }
         transport.serve_joins(Arc::new(JoinDoor {
             site,
@@ -343,6 +361,7 @@ impl Node {
             site_key: site_key.clone(),
             topology: topology.clone(),
         };
+        let expires_ms = Arc::new(AtomicU64::new(own.certificate.validity.not_after_ms));
         let mut tasks = vec![
             site::follow(
                 folder.clone(),
@@ -367,7 +386,12 @@ impl Node {
                 spec,
             ),
             keys.follow(site_key.clone(), users, access_keys),
-            certificate::renew_when_due(renewal, transport.clone(), own.certificate),
+            certificate::renew_when_due(
+                renewal,
+                transport.clone(),
+                own.certificate,
+                expires_ms.clone(),
+            ),
         ];
         tasks.extend(doors.tls.as_ref().map(|tls| tls.follow()));
         let stop = CancellationToken::new();
@@ -397,10 +421,7 @@ impl Node {
         let jobs = Arc::new(Jobs::new(
             &gateway,
             Arc::new(Leadership(groups.clone())),
-            &JobOptions {
-                repair_bytes_per_s: settings.repair_bytes_per_s,
-                ..JobOptions::default()
-            },
+            &settings.jobs(),
         ));
         let running = jobs.clone();
         tasks.push(tokio::spawn(async move { running.run().await }));
@@ -420,6 +441,9 @@ impl Node {
             doors,
             keys,
             site,
+            requests: Arc::default(),
+            observed: Observed::default(),
+            certificate_expires_ms: expires_ms,
             wal,
             stop,
             tasks,
@@ -429,6 +453,10 @@ impl Node {
         node.serve(admin::serve_unix(&node)?);
         node.serve(admin::serve_http(&node, listeners.http));
         node.serve(node.serve_s3(listeners.s3, settings));
+        let Endpoints { s3, http, node: at } = node.doors.endpoints(&node.listen);
+        let (version, data) = (env!("CARGO_PKG_VERSION"), node.folder.path().display());
+        tracing::info!(version, s3, http, nodes = at, %data, "the node started");
+        node.serve(observed::follow(&node));
         Ok(node)
     }
 
@@ -442,6 +470,7 @@ impl Node {
     fn serve_s3(&self, listener: TcpListener, settings: &Settings) -> JoinHandle<()> {
         let mut options = DoorOptions {
             request_id_seed: self.random_u64(),
+            observer: self.requests.clone(),
             max_connections: settings.s3_connections_max,
             max_requests: settings.s3_requests_max,
             ..DoorOptions::default()
@@ -486,6 +515,9 @@ impl Node {
 
     /// Takes no more requests and lets those under way end; groups and blocks go on, as other nodes may need them for theirs.
     pub async fn drain(&self) {
+        if !self.stop.is_cancelled() {
+            tracing::info!("the node stops: it takes no more requests");
+        }
         self.stop.cancel();
         let serving: Vec<_> = self
             .serving
@@ -514,6 +546,7 @@ impl Node {
             tracing::warn!(%error, "the log did not close cleanly");
         }
         let _ = tokio::time::timeout(CLOSE, self.transport.shutdown()).await;
+        tracing::info!("the node stopped");
     }
 }
 

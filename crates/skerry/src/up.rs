@@ -25,12 +25,13 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::cli::{self, At, Output, print};
+use crate::config::Config;
 use crate::logs::{self, LogFormat};
 use crate::node::Node;
 use crate::node::admin::TokenShown;
 use crate::node::folder::Folder;
 use crate::node::found::ROOT;
-use crate::node::settings::{self, Settings};
+use crate::node::settings;
 use crate::node::status::SiteStatus;
 
 /// Which ports a new node takes.
@@ -127,13 +128,8 @@ impl Listen {
     }
 }
 
-/// Runs a site until Ctrl-C or SIGTERM.
-pub async fn run(
-    data: &Path,
-    nodes: u16,
-    listen: Listen,
-    log_format: LogFormat,
-) -> Result<ExitCode> {
+/// Runs a site until Ctrl-C or SIGTERM. Several nodes find what is configured where this process did.
+pub async fn run(data: &Path, nodes: u16, listen: Listen, config: Config) -> Result<ExitCode> {
     let mut stop = Stop::by_signals()?;
     let _folder = lock(data)?;
     let known = u16::try_from(cli::folder::nodes(data).len()).unwrap_or(u16::MAX);
@@ -144,8 +140,8 @@ pub async fn run(
         ));
     }
     match nodes.max(known) {
-        1 => run_here(data, listen, log_format, &mut stop).await,
-        nodes => run_processes(data, nodes, listen, log_format, &mut stop).await,
+        1 => run_here(data, listen, config, &mut stop).await,
+        nodes => run_processes(data, nodes, listen, config.log_format, &mut stop).await,
     }
 }
 
@@ -197,26 +193,19 @@ fn node_folder(data: &Path, n: u16) -> PathBuf {
     data.join(format!("node-{n}"))
 }
 
-fn settings_for(folder: &Path, listen: Listen, n: u16) -> Settings {
-    let listen = match folder.join("node.json").exists() {
-        true => settings::last_listen(),
-        false => listen.addresses(n - 1),
-    };
-    Settings {
-        listen,
-        ..Settings::default()
-    }
-}
-
 async fn run_here(
     data: &Path,
     listen: Listen,
-    log_format: LogFormat,
+    config: Config,
     stop: &mut Stop,
 ) -> Result<ExitCode> {
-    logs::start(log_format, Some(&log_file(data, 1)))?;
+    let log = log_file(data, 1);
+    logs::start(&config.log_level, config.log_format, Some(&log), None)?;
     let folder = node_folder(data, 1);
-    let settings = settings_for(&folder, listen, 1);
+    let mut settings = config.node;
+    if !folder.join("node.json").exists() {
+        settings.listen = listen.addresses(0);
+    }
     let node = tokio::select! {
         biased;
         why = stop.asked() => {

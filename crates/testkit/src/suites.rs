@@ -4,4 +4,6 @@
 //! paused and on real clocks alike.
 
 pub mod disk;
+pub mod groups;
+pub mod store;
 pub mod transport;

@@ -6,8 +6,11 @@ use async_trait::async_trait;
 use ids::{NodeId, SiteId};
 use platform::Platform;
 use platform::system::SystemPlatform;
+use raft_machine::local::LocalGroups;
+use raft_machine::memory::MemoryStore;
+use raft_machine::{Batch, View};
 use testkit::sim::{SimDisk, SimNetwork, Trace, block_on};
-use testkit::suites::{disk, transport};
+use testkit::suites::{disk, groups, store, transport};
 use testkit::tls_site::TlsSite;
 
 #[test]
@@ -56,4 +59,32 @@ fn the_simulated_network_is_a_transport() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tls_is_a_transport() {
     transport::run(&TlsSite::new(SiteId([7; 16]))).await;
+}
+
+struct InMemory(MemoryStore);
+
+impl store::Store for InMemory {
+    fn write(&mut self, work: &mut dyn FnMut(&mut dyn Batch)) {
+        work(&mut self.0);
+    }
+
+    fn read(&self, look: &mut dyn FnMut(&dyn View)) {
+        look(&self.0);
+    }
+}
+
+#[test]
+fn the_store_in_memory_is_a_store() {
+    store::run(|| InMemory(MemoryStore::default()));
+}
+
+#[test]
+fn the_groups_in_memory_are_groups() {
+    block_on(async {
+        let local = LocalGroups::new();
+        local.register(groups::GROUP, groups::machine());
+        for round in 0..2 {
+            groups::run(&local, round).await;
+        }
+    });
 }

@@ -114,6 +114,17 @@ const NAMED: &[OnlyNamedBy] = &[
         because: "one crate speaks S3; types of a protocol do not leak into what decides",
     },
     OnlyNamedBy {
+        what: &[
+            "opentelemetry",
+            "opentelemetry_sdk",
+            "opentelemetry-http",
+            "opentelemetry-otlp",
+            "tracing-opentelemetry",
+        ],
+        who: &["skerry"],
+        because: "libraries speak tracing; only the program knows where traces go",
+    },
+    OnlyNamedBy {
         what: &["testkit"],
         who: &[],
         because: "faults and fakes must never ship; use it under [dev-dependencies]",

@@ -247,7 +247,7 @@ impl Service {
         let results = self.objects.delete_many(&caller, requests).await;
         let mut answers: Vec<(usize, Result<(), S3Error>)> = places
             .into_iter()
-            .zip(results.into_iter().map(|r| r.map_err(to_s3)))
+            .zip(results.into_iter().map(|r| r.map_err(errors::one_to_s3)))
             .collect();
         answers.extend(refused.into_iter().map(|(at, error)| (at, Err(error))));
         answers.sort_by_key(|(at, _)| *at);

@@ -217,12 +217,26 @@ async fn the_observer_hears_of_every_request() {
 /// The AWS CLI 1 reads the next answer on a connection wrongly when a final one came where it waited for "100 Continue".
 #[tokio::test]
 async fn who_waits_to_send_and_is_not_asked_to_loses_the_connection() {
-    let door = Door::with_bucket("b").await;
+    let door = Door::with_bucket("bucket").await;
     let waiting = |call: Call| call.header("expect", "100-continue").send();
-    let empty = waiting(door.put("/b/empty")).await.expect(200);
+    let empty = waiting(door.put("/bucket/empty")).await.expect(200);
     assert_eq!(empty.name("connection"), "close");
     let refused = waiting(door.put("/none/k").body("x")).await.expect(404);
     assert_eq!(refused.name("connection"), "close");
-    let taken = waiting(door.put("/b/k").body("x")).await.expect(200);
+    let taken = waiting(door.put("/bucket/k").body("x")).await.expect(200);
     assert!(!taken.headers.contains_key("connection"));
+}
+
+#[tokio::test]
+async fn the_observer_hears_of_connections() {
+    let door = Door::open().await;
+    let mut connected = door.seen.1.subscribe();
+    let first = TcpStream::connect(door.address).await.unwrap();
+    connected.wait_for(|seen| *seen == (1, 0)).await.unwrap();
+    let second = TcpStream::connect(door.address).await.unwrap();
+    connected.wait_for(|seen| *seen == (2, 0)).await.unwrap();
+    drop(first);
+    connected.wait_for(|seen| *seen == (2, 1)).await.unwrap();
+    drop(second);
+    connected.wait_for(|seen| *seen == (2, 2)).await.unwrap();
 }

@@ -63,11 +63,22 @@ pub fn alice() -> Caller {
 
 /// Remembers what the door told.
 #[derive(Default)]
-pub struct Seen(pub watch::Sender<Vec<(&'static str, u16)>>);
+pub struct Seen(pub watch::Sender<Vec<(&'static str, u16)>>, pub Connected);
+
+/// Connections that were opened, and that ended.
+pub type Connected = watch::Sender<(usize, usize)>;
 
 impl DoorObserver for Seen {
     fn request(&self, operation: &'static str, status: u16, _micros: u64) {
         self.0.send_modify(|seen| seen.push((operation, status)));
+    }
+
+    fn connection_opened(&self) {
+        self.1.send_modify(|(opened, _)| *opened += 1);
+    }
+
+    fn connection_closed(&self) {
+        self.1.send_modify(|(_, closed)| *closed += 1);
     }
 }
 

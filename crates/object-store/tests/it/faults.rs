@@ -29,6 +29,7 @@ fn with_one_node_down_writes_leave_debt_that_repair_pays() {
         let_late_copies_end().await;
         assert_eq!(get(site.gateway(2), "key").await.unwrap(), content);
         assert_eq!(site.stats().await.debt, 6);
+        assert_eq!(site.debt_by_leaders().await, 6);
         let status = site.job(1, "repair").await;
         assert_eq!(
             (status.last.done, status.last.left),
@@ -44,6 +45,7 @@ fn with_one_node_down_writes_leave_debt_that_repair_pays() {
             "{status:?}"
         );
         assert_eq!((site.stats().await.debt, site.blocks()), (0, vec![6, 6, 6]));
+        assert_eq!(site.debt_by_leaders().await, 0);
         site.kill(NodeId(1));
         site.kill(NodeId(2));
         assert_eq!(get(site.gateway(3), "key").await.unwrap(), content);

@@ -8,3 +8,5 @@ mod peers;
 mod questions;
 mod site;
 mod store;
+#[path = "../../../object-core/tests/suite/objects.rs"]
+mod suite;

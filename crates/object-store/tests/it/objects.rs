@@ -735,3 +735,13 @@ fn whereabouts_are_where_the_bytes_are() {
         );
     });
 }
+
+#[test]
+fn the_gateway_is_an_object_store() {
+    block_on(async {
+        for servers in [1, 3] {
+            let site = Site::new(servers).await;
+            crate::suite::run(site.gateway(1)).await;
+        }
+    });
+}

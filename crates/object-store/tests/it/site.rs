@@ -152,6 +152,15 @@ impl Site {
         }
     }
 
+    /// Blocks that lack copies, as the nodes say that lead groups.
+    pub async fn debt_by_leaders(&self) -> u64 {
+        let mut sum = 0;
+        for node in self.nodes.values() {
+            sum += node.jobs.debt().await.unwrap();
+        }
+        sum
+    }
+
     /// Blocks on each node.
     pub fn blocks(&self) -> Vec<u64> {
         self.nodes

@@ -2,17 +2,22 @@
 //!
 //! A lying disk confirms syncs of the write-ahead log that it doesn't carry out, as drives with a volatile cache do; a
 //! power cut then tears out what was promised. Only the log: the database is a cache of it.
+//!
+//! A machine that stands still does no blocking work before it goes on.
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hasher};
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use ids::NodeId;
 use platform::{BlockingWork, Disk, File, Platform, Space, WallMs};
 use testkit::sim::{SimPlatform, Trace};
+use tokio::time::{Instant, sleep_until};
+
+use crate::journal::lock;
 
 /// Where a disk's changes are told, and whether it lies.
 #[derive(Debug, Clone)]
@@ -35,21 +40,41 @@ impl Tap {
     }
 }
 
+/// Until when a machine stands still, if it does. Clones are the same.
+#[derive(Debug, Clone, Default)]
+pub struct Stall(Arc<Mutex<Option<Instant>>>);
+
+impl Stall {
+    /// Lets it stand still until then.
+    pub fn hold(&self, until: Instant) {
+        *lock(&self.0) = Some(until);
+    }
+
+    fn until(&self) -> Option<Instant> {
+        lock(&self.0).filter(|until| *until > Instant::now())
+    }
+}
+
 /// A [`SimPlatform`] with a tap on its disk.
 #[derive(Debug)]
 pub struct TappedPlatform {
     platform: Arc<SimPlatform>,
+    stall: Stall,
     disk: Arc<TappedDisk>,
 }
 
 impl TappedPlatform {
     /// Puts the tap on.
-    pub fn new(platform: Arc<SimPlatform>, tap: Tap) -> TappedPlatform {
+    pub fn new(platform: Arc<SimPlatform>, stall: Stall, tap: Tap) -> TappedPlatform {
         let disk = Arc::new(TappedDisk {
             disk: platform.disk(),
             tap,
         });
-        TappedPlatform { platform, disk }
+        TappedPlatform {
+            platform,
+            stall,
+            disk,
+        }
     }
 }
 
@@ -68,7 +93,16 @@ impl Platform for TappedPlatform {
     }
 
     async fn run_blocking(&self, work: BlockingWork) {
-        self.platform.run_blocking(work).await;
+        let Some(until) = self.stall.until() else {
+            return self.platform.run_blocking(work).await;
+        };
+        let platform = self.platform.clone();
+        // A task of its own: the work is done even if the caller leaves.
+        let done = tokio::spawn(async move {
+            sleep_until(until).await;
+            platform.run_blocking(work).await;
+        });
+        let _ = done.await;
     }
 }
 

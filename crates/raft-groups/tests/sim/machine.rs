@@ -11,6 +11,7 @@ use ids::{GroupId, REGISTRY_GROUP};
 use raft_groups::Machines;
 use raft_machine::{Batch, Machine, StoreError, View};
 use registry::{ChangeSignal, RegistryMachine, RegistryOptions};
+use testkit::suites::groups as suite;
 
 /// Asks for a hash of all keys and values, the driver's included. No machine here knows a query that begins so.
 pub const DIGEST: &[u8] = b"\xFFdigest";
@@ -29,19 +30,20 @@ impl Machines for SiteMachines {
     fn machine(&self, group: GroupId) -> Arc<dyn Machine> {
         let signal = self.0.clone();
         match group {
-            REGISTRY_GROUP => Arc::new(Digested(RegistryMachine::new(
-                signal,
-                RegistryOptions::default(),
-            ))),
-            _ => Arc::new(Digested(Ledger)),
+            REGISTRY_GROUP => {
+                let registry = RegistryMachine::new(signal, RegistryOptions::default());
+                Arc::new(Digested(Arc::new(registry)))
+            }
+            suite::GROUP => Arc::new(Digested(suite::machine())),
+            _ => Arc::new(Digested(Arc::new(Ledger))),
         }
     }
 }
 
 /// A machine that also answers [`DIGEST`].
-struct Digested<M>(M);
+struct Digested(Arc<dyn Machine>);
 
-impl<M: Machine> Machine for Digested<M> {
+impl Machine for Digested {
     fn admit(&self, command: &[u8]) -> Result<(), String> {
         self.0.admit(command)
     }

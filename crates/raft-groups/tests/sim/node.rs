@@ -10,6 +10,7 @@ use platform::Platform;
 use raft_groups::{Directory, Options, RaftGroups};
 use raft_wal::{Wal, WalOptions};
 use registry::{ChangeSignal, IdSource, Registry, Uid};
+use testkit::suites::groups as suite;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use transport::Transport;
@@ -26,15 +27,57 @@ pub const CALL_LIMIT: Duration = Duration::from_secs(3);
 /// How long what is left of a dead run may take to end.
 const BURIAL_MAX: Duration = Duration::from_secs(30);
 
-/// Every group of the site.
-pub fn all_groups() -> impl Iterator<Item = GroupId> {
-    [REGISTRY_GROUP].into_iter().chain(LEDGERS)
+/// What all nodes of a site are like.
+#[derive(Debug, Clone)]
+pub struct Shape {
+    /// How many groups there are besides the registry's; all hold ledgers.
+    pub ledgers: u32,
+    /// Groups that pin old segments are trimmed when there is more log than this.
+    pub log_bytes_max: u64,
+    /// Whether there is also the group that the suite of all [`raft_machine::Groups`] asks.
+    pub suite: bool,
+    /// A bug to be planted.
+    #[cfg(debug_assertions)]
+    pub planted: Option<raft_groups::Bug>,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Shape {
+            ledgers: LEDGERS.len() as u32,
+            log_bytes_max: 256 << 10,
+            suite: false,
+            #[cfg(debug_assertions)]
+            planted: None,
+        }
+    }
+}
+
+impl Shape {
+    /// Every group of the site.
+    pub fn groups(&self) -> impl Iterator<Item = GroupId> + use<> {
+        [REGISTRY_GROUP]
+            .into_iter()
+            .chain((1..=self.ledgers).map(GroupId))
+            .chain(self.suite.then_some(suite::GROUP))
+    }
+}
+
+/// The voters of a group, the preferred leader first; the preferred leaders are spread.
+pub fn voters(group: GroupId) -> Vec<NodeId> {
+    let mut voters = NODES.to_vec();
+    voters.rotate_left(group.0 as usize % NODES.len());
+    voters
 }
 
 /// See the module.
 pub struct Node {
     /// Its number.
     pub id: NodeId,
+    /// What it is like.
+    pub shape: Shape,
+    /// Its log.
+    pub wal: Arc<Wal>,
     /// Its groups.
     pub groups: Arc<RaftGroups>,
     /// Its client of the registry.
@@ -47,35 +90,41 @@ impl Node {
     /// Starts the node from what its disk holds.
     pub async fn boot(
         id: NodeId,
+        shape: Shape,
         platform: Arc<dyn Platform>,
         transport: Arc<dyn Transport>,
     ) -> Result<Node, String> {
         let wal = Wal::open(platform.clone(), "wal", wal_options())
             .await
             .map_err(in_words)?;
+        let wal = Arc::new(wal);
         let options = Options {
             cache_bytes: 4 << 20,
-            log_bytes_max: 256 << 10,
+            log_bytes_max: shape.log_bytes_max,
+            #[cfg(debug_assertions)]
+            planted: shape.planted,
             ..Options::new(id, Incarnation::random(&mut platform.rng()))
         };
         let signal = ChangeSignal::new();
         let groups = RaftGroups::start(
             platform.clone(),
             transport,
-            Arc::new(wal),
+            wal.clone(),
             Arc::new(SiteMachines(signal.clone())),
             Arc::new(Placement(id)),
             options,
         )
         .await
         .map_err(in_words)?;
-        for group in all_groups() {
+        for group in shape.groups() {
             groups.open(group).await.map_err(in_words)?;
         }
         let ids = Arc::new(Ids(platform));
         let registry = Registry::new(groups.clone(), REGISTRY_GROUP, ids, signal);
         Ok(Node {
             id,
+            shape,
+            wal,
             groups,
             registry: registry.with_deadline(CALL_LIMIT),
             is_down: AtomicBool::new(false),
@@ -132,14 +181,12 @@ pub fn in_words(error: impl Display) -> String {
     error.to_string()
 }
 
-/// Every node votes in every group; the preferred leaders are spread.
+/// Every node votes in every group, see [`voters`].
 struct Placement(NodeId);
 
 impl Directory for Placement {
     fn voters(&self, group: GroupId) -> Vec<NodeId> {
-        let mut voters = NODES.to_vec();
-        voters.rotate_left(group.0 as usize % NODES.len());
-        voters
+        voters(group)
     }
 
     fn learners(&self, _: GroupId) -> Vec<NodeId> {

@@ -3,6 +3,7 @@
 //! Every plan has one moment at which the whole site loses power: what was acknowledged then lives on disks only.
 //! Faults overlap as they fall, so a majority may be away for a while; each ends by itself.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use ids::NodeId;
@@ -14,6 +15,8 @@ use tokio::time::{Instant, sleep_until};
 use crate::node::NODES;
 use crate::site::{Death, Site, usual_link};
 
+/// A pause takes longer than the lease that a leader counts on (2,500 ms), so others may lead when it ends.
+const PAUSE_MS: Range<u64> = 2_600..8_000;
 /// One fault in so many milliseconds, about.
 const FAULT_EVERY_MS: u64 = 4_000;
 
@@ -24,6 +27,8 @@ enum Act {
     Start(NodeId),
     Spoil(NodeId, NodeId, Spoilt),
     Mend(NodeId, NodeId),
+    /// For so many milliseconds.
+    Pause(NodeId, u64),
 }
 
 /// What one direction between two nodes is like.
@@ -78,13 +83,17 @@ impl Plan {
         let from = rng.random_range(0..span_ms * 9 / 10);
         let until = from + rng.random_range(300_u64..6_000);
         let (node, other) = two_nodes(rng);
-        match rng.random_range(0..10_u32) {
+        match rng.random_range(0..12_u32) {
             0..=2 => self.add_death(node, Death::PowerCut, from, until),
             3 | 4 => self.add_death(node, Death::Kill, from, until),
             5 | 6 => self.add_isolation(node, from, until),
             7 => self.add_spoilt(node, other, Spoilt::Cut, from, until),
             8 => self.add_spoilt(node, other, Spoilt::Slow, from, until),
-            _ => self.add_spoilt(node, other, Spoilt::Flaky, from, until),
+            9 => self.add_spoilt(node, other, Spoilt::Flaky, from, until),
+            _ => {
+                let pause = Act::Pause(node, rng.random_range(PAUSE_MS));
+                self.acts.push((from, pause));
+            }
         }
     }
 
@@ -125,8 +134,10 @@ impl Plan {
                 Act::Start(node) => site.start(*node).await?,
                 Act::Spoil(from, to, spoilt) => site.network.set_link(*from, *to, spoilt.link()),
                 Act::Mend(from, to) => site.network.set_link(*from, *to, usual_link()),
+                Act::Pause(node, for_ms) => site.pause(*node, Duration::from_millis(*for_ms)),
             }
-            faults += u64::from(matches!(act, Act::End(..) | Act::Spoil(..)));
+            let fault = matches!(act, Act::End(..) | Act::Spoil(..) | Act::Pause(..));
+            faults += u64::from(fault);
         }
         Ok(faults)
     }

@@ -1,6 +1,7 @@
 //! Promise: once the faults are over, the replicas of every group come to rest and hold the same bytes.
 //!
-//! At rest means: one leader that all know, the same log everywhere, all of it applied, and every node still votes.
+//! At rest means: the preferred leader leads and all know it, the same log everywhere, all of it applied, and every node
+//! still votes. All nodes are up then, and the time that they may take is the preferred leader's grace.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use raft_machine::{Freshness, Groups};
 use tokio::time::{Instant, sleep};
 
 use crate::machine::DIGEST;
-use crate::node::{CALL_LIMIT, NODES, Node, all_groups, in_words};
+use crate::node::{CALL_LIMIT, NODES, Node, in_words, voters};
 use crate::site::Site;
 
 /// How long the replicas may take.
@@ -30,7 +31,7 @@ pub async fn agree(site: &Site) -> Result<(), String> {
         sleep(Duration::from_millis(100)).await;
     }
     // Local queries don't wait, so nothing happens between the look at the replicas and these.
-    for group in all_groups() {
+    for group in nodes[0].shape.groups() {
         same_bytes(&nodes, group).await?;
     }
     Ok(())
@@ -42,17 +43,17 @@ pub fn at_rest(nodes: &[Arc<Node>]) -> Result<(), String> {
         return Err(format!("only {} nodes are up", nodes.len()));
     }
     let statuses: Vec<Vec<GroupStatus>> = nodes.iter().map(|node| node.groups.status()).collect();
-    for group in all_groups() {
+    for group in nodes[0].shape.groups() {
         let replicas = statuses
             .iter()
             .map(|all| all.iter().find(|status| status.group == group))
             .collect::<Option<Vec<_>>>()
             .ok_or_else(|| format!("group {group} is not everywhere"))?;
         let first = replicas[0];
+        let preferred = voters(group).first().copied();
         let rests = |replica: &&GroupStatus| {
             replica.stopped.is_none()
-                && replica.leader.is_some()
-                && replica.leader == first.leader
+                && replica.leader == preferred
                 && replica.voters.len() == NODES.len()
                 && replica.last == first.last
                 && replica.applied == replica.last

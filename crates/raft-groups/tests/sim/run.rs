@@ -7,6 +7,7 @@ use testkit::sim::{Trace, block_on};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::journal::Journal;
+use crate::node::Shape;
 use crate::plan::Plan;
 use crate::site::Site;
 use crate::workload::Workload;
@@ -49,23 +50,31 @@ pub struct Report {
 
 /// Runs a seed. The error says which promise was broken.
 pub fn run(seed: u64, options: &Options) -> Result<Report, String> {
+    simulate(seed, story(seed, options))
+}
+
+/// Runs a simulation to its end, which must come within [`RUN_MAX`]. A panic in any of its tasks is an error.
+pub fn simulate<T>(
+    seed: u64,
+    simulation: impl Future<Output = Result<T, String>>,
+) -> Result<T, String> {
     panics::listen();
     raft_groups::seed_elections(Some(seed));
     let outcome = block_on(async {
-        match timeout(RUN_MAX, simulate(seed, options)).await {
+        match timeout(RUN_MAX, simulation).await {
             Ok(outcome) => outcome,
             Err(_) => Err(format!("the run did not end in {RUN_MAX:?}")),
         }
     });
     raft_groups::seed_elections(None);
-    let report = outcome?;
+    let outcome = outcome?;
     match panics::heard().first() {
-        None => Ok(report),
+        None => Ok(outcome),
         Some(panic) => Err(format!("all promises held, but a task {panic}")),
     }
 }
 
-async fn simulate(seed: u64, options: &Options) -> Result<Report, String> {
+async fn story(seed: u64, options: &Options) -> Result<Report, String> {
     let trace = Trace::with_lines(options.trace_lines);
     let journal = Arc::new(Journal::new(trace.clone()));
     let outcome = tell(seed, options, &trace, &journal).await;
@@ -89,7 +98,7 @@ async fn tell(
     trace: &Trace,
     journal: &Arc<Journal>,
 ) -> Result<u64, String> {
-    let site = Arc::new(Site::new(seed, trace.clone()));
+    let site = Arc::new(Site::new(seed, Shape::default(), trace.clone()));
     site.found().await?;
     let mut workload = Workload::prepare(&site, journal, seed).await?;
     if options.lying_disks {

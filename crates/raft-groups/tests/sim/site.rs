@@ -17,9 +17,9 @@ use testkit::sim::{Link, SimDisk, SimNetwork, SimPlatform, SimPlatformConfig, Tr
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::disk::{Tap, TappedPlatform};
+use crate::disk::{Stall, Tap, TappedPlatform};
 use crate::journal::lock;
-use crate::node::{NODES, Node, all_groups, in_words};
+use crate::node::{NODES, Node, Shape, in_words};
 use crate::replicas;
 
 /// How long a start may take.
@@ -42,6 +42,7 @@ pub enum Death {
 /// See the module.
 pub struct Site {
     seed: u64,
+    shape: Shape,
     trace: Trace,
     /// The network.
     pub network: SimNetwork,
@@ -57,6 +58,8 @@ struct Place {
     disk: SimDisk,
     runs: u64,
     node: Option<Arc<Node>>,
+    /// Of the present run.
+    stall: Stall,
 }
 
 /// What links are like without faults.
@@ -69,12 +72,13 @@ pub fn usual_link() -> Link {
 
 impl Site {
     /// Three machines with empty disks; nothing runs.
-    pub fn new(seed: u64, trace: Trace) -> Site {
+    pub fn new(seed: u64, shape: Shape, trace: Trace) -> Site {
         let network = SimNetwork::new(seed, trace.clone());
         network.set_usual_link(usual_link());
         let places = NODES.map(|node| (node, Place::default()));
         Site {
             seed,
+            shape,
             trace,
             network,
             places: Mutex::new(places.into()),
@@ -88,7 +92,7 @@ impl Site {
     pub async fn found(&self) -> Result<(), String> {
         self.start_all().await?;
         let nodes = self.nodes();
-        for group in all_groups() {
+        for group in self.shape.groups() {
             nodes[0].groups.bootstrap(group).await.map_err(in_words)?;
         }
         let end = Instant::now() + FOUND_MAX;
@@ -122,14 +126,14 @@ impl Site {
 
     /// Starts a node; fine when it is up.
     pub async fn start(&self, id: NodeId) -> Result<(), String> {
-        let Some((disk, run)) = self.next_run(id) else {
+        let Some((disk, stall, run)) = self.next_run(id) else {
             return Ok(());
         };
         self.trace.event(format_args!("node {id} begins run {run}"));
-        let platform = self.platform(id, run, disk);
+        let platform = self.platform(id, run, disk, stall);
         let transport = self.network.bring_up(id);
         // A task of its own: a panic in there is the node's, not the simulation's.
-        let booting = tokio::spawn(Node::boot(id, platform, transport));
+        let booting = tokio::spawn(Node::boot(id, self.shape.clone(), platform, transport));
         let node = match timeout(START_MAX, booting).await {
             Ok(Ok(Ok(node))) => Arc::new(node),
             Ok(Ok(Err(why))) => return Err(format!("node {id} did not start: {why}")),
@@ -150,15 +154,16 @@ impl Site {
         Ok(())
     }
 
-    fn next_run(&self, id: NodeId) -> Option<(SimDisk, u64)> {
+    fn next_run(&self, id: NodeId) -> Option<(SimDisk, Stall, u64)> {
         let mut places = lock(&self.places);
         let place = places.get_mut(&id).filter(|place| place.node.is_none())?;
         place.runs += 1;
-        Some((place.disk.clone(), place.runs))
+        place.stall = Stall::default();
+        Some((place.disk.clone(), place.stall.clone(), place.runs))
     }
 
     /// The machine for a run; chance is another one in each.
-    fn platform(&self, id: NodeId, run: u64, disk: SimDisk) -> Arc<dyn Platform> {
+    fn platform(&self, id: NodeId, run: u64, disk: SimDisk, stall: Stall) -> Arc<dyn Platform> {
         let config = SimPlatformConfig {
             seed: self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (id.0 << 32) ^ run,
             latency: DISK_LATENCY,
@@ -169,7 +174,8 @@ impl Site {
             trace: self.trace.clone(),
             lies: self.disks_lie.clone(),
         };
-        Arc::new(TappedPlatform::new(SimPlatform::new(disk, config), tap))
+        let platform = SimPlatform::new(disk, config);
+        Arc::new(TappedPlatform::new(platform, stall, tap))
     }
 
     /// Ends the present run of a node; fine when it is down.
@@ -181,6 +187,18 @@ impl Site {
         node.take_away();
         let burial = tokio::spawn(async move { node.bury().await });
         lock(&self.burials).push(burial);
+    }
+
+    /// Lets a node stand still for so long: its messages and its blocking work wait. Its timers and its memory don't, so what
+    /// it answers by itself it still answers. Fine when it is down.
+    pub fn pause(&self, id: NodeId, span: Duration) {
+        let places = lock(&self.places);
+        let Some(place) = places.get(&id).filter(|place| place.node.is_some()) else {
+            return;
+        };
+        let until = Instant::now() + span;
+        place.stall.hold(until);
+        self.network.hold(id, until);
     }
 
     /// Takes the disk from the run, at once.

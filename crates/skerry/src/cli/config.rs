@@ -83,11 +83,11 @@ impl ConfigFlags {
         config::load(&self.sources()?)
     }
 
-    /// What flags alone say: for processes that another one of ours starts.
-    pub fn load_alone(&self) -> Result<Config> {
+    /// What flags say, and those variables that `skerry up` goes by: for itself and the processes that it starts.
+    pub fn load_under_up(&self) -> Result<Config> {
         let sources = Sources {
             flags: &self.values,
-            variable: &|name: &str| variable("SKERRY_LOG").filter(|_| name == "SKERRY_LOG"),
+            variable: &|name: &str| variable(name).filter(|_| counts_under_up(name)),
             file: None,
         };
         config::load(&sources)
@@ -113,6 +113,10 @@ impl ConfigFlags {
             file,
         })
     }
+}
+
+fn counts_under_up(variable: &str) -> bool {
+    variable == "SKERRY_LOG" || variable.starts_with("SKERRY_OBJECTS_")
 }
 
 fn variable(name: &str) -> Option<String> {
@@ -263,10 +267,14 @@ mod tests {
     }
 
     #[test]
-    fn flags_alone_know_no_file() {
+    fn a_site_on_one_machine_knows_no_file_and_few_variables() {
         let flags = parse(&["--config", "/nowhere/skerry.toml", "--s3-listen", "a:1"]);
         assert!(flags.load().unwrap_err().to_string().contains("/nowhere"));
-        assert_eq!(flags.load_alone().unwrap().node.listen.s3, "a:1");
+        assert_eq!(flags.load_under_up().unwrap().node.listen.s3, "a:1");
+        for key in KEYS {
+            let counts = key.name == "log.level" || key.name.starts_with("objects.");
+            assert_eq!(counts_under_up(key.env), counts, "{}", key.name);
+        }
     }
 
     #[test]

@@ -12,11 +12,12 @@ use tokio::time::timeout;
 
 use super::{JoinArguments, ServerArguments, folder, print};
 use crate::config::Config;
-use crate::logs;
+use crate::logs::{self, LogFormat};
 use crate::node::doors::Doors;
 use crate::node::folder::{Folder, Listen};
 use crate::node::settings::{Settings, default_listen};
 use crate::node::{Node, found, reach};
+use crate::otel::Traces;
 use crate::up::{DRAINED, SERVING, Stop};
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -27,29 +28,45 @@ pub async fn run(arguments: ServerArguments) -> Result<ExitCode> {
         false => Stop::by_signals()?,
     };
     let config = arguments.load()?;
-    logs::start_at(
+    let traces = config.otel.start()?;
+    logs::start(
         &config.log_level,
         config.log_format,
         config.log_file.as_deref(),
+        traces.as_ref().map(Traces::layer),
     )?;
+    let ended = serve(&arguments, config, &mut stop).await;
+    if let Some(traces) = traces {
+        traces.finish().await;
+    }
+    ended
+}
+
+async fn serve(arguments: &ServerArguments, config: Config, stop: &mut Stop) -> Result<ExitCode> {
+    // What programs read are lines of the log, and no others.
+    let for_programs = config.log_format == LogFormat::Json && config.log_file.is_none();
+    let note = |text: String| match for_programs {
+        true => tracing::info!("{text}"),
+        false => print::note(text),
+    };
     let (data, settings) = checked(config)?;
     let node = tokio::select! {
         biased;
         why = stop.asked() => {
-            print::note(format!("stopping: {why}"));
+            note(format!("stopping: {why}"));
             return Ok(ExitCode::SUCCESS);
         }
         node = Node::start(&data, &settings) => node?,
     };
-    print::note(format!(
+    note(format!(
         "node {} serves S3 at {} (data in {})",
         node.id,
         node.doors.endpoints(&node.listen).s3,
         data.display()
     ));
     arguments.tell_parent(SERVING);
-    let why = until_stopped(&node, &mut stop).await?;
-    print::note(format!("stopping: {why}"));
+    let why = until_stopped(&node, stop).await?;
+    note(format!("stopping: {why}"));
     if arguments.with_parent {
         node.drain().await;
         arguments.tell_parent(DRAINED);
@@ -70,7 +87,7 @@ fn fill_defaults(data: &Path, settings: &mut Settings) {
 impl ServerArguments {
     fn load(&self) -> Result<Config> {
         match self.with_parent {
-            true => self.config.load_alone(),
+            true => self.config.load_under_up(),
             false => self.config.load(),
         }
     }

@@ -72,7 +72,10 @@ pub async fn status(at: &At) -> Result<ExitCode> {
     let status: SiteStatus = client::get(at, "/v1/status").await?;
     print::either(at.output, &status, || {
         let head = if status.ready { "ready" } else { "NOT READY" };
-        let mut text = format!("site {}  epoch {}  {head}\n", status.site, status.epoch);
+        let mut text = format!(
+            "site {}  epoch {}  debt {}  {head}\n",
+            status.site, status.epoch, status.debt
+        );
         for notice in &status.notices {
             text += &format!("note: {notice}\n");
         }

@@ -39,7 +39,8 @@ pub enum Kind {
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
-const DAY_S: u64 = 24 * 3600;
+const HOUR_S: u64 = 3600;
+const DAY_S: u64 = 24 * HOUR_S;
 
 /// All keys, in the order in which they are shown.
 pub static KEYS: &[Key] = &[
@@ -269,6 +270,20 @@ pub static KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "objects.collect_after",
+        env: "SKERRY_OBJECTS_COLLECT_AFTER",
+        flag: "objects-collect-after",
+        kind: Kind::Text,
+        shape: "TIME",
+        doc: "How long blocks of replaced and deleted objects are kept for reads that began before",
+        default: Some("1m"),
+        expects: "a time from 1s to 1h, such as 90s, 5m or 1h",
+        set: |to, text| {
+            to.node.collect_after = values::duration(text, 1..=HOUR_S)?;
+            Some(())
+        },
+    },
+    Key {
         name: "s3.domain",
         env: "SKERRY_S3_DOMAIN",
         flag: "s3-domain",
@@ -332,7 +347,7 @@ pub static KEYS: &[Key] = &[
         kind: Kind::Text,
         shape: "LEVEL",
         doc: "What is logged: a level, and levels of parts after it",
-        default: Some("info,openraft=error,hyper=warn,s3s=warn"),
+        default: Some("info,openraft=error,hyper=warn"),
         expects: "error, warn, info, debug or trace, then parts such as hyper=warn, separated by commas",
         set: |to, text| {
             to.log_level = values::log_level(text)?;
@@ -350,6 +365,48 @@ pub static KEYS: &[Key] = &[
         expects: "the path of a file",
         set: |to, text| {
             to.log_file = Some(values::path(text)?);
+            Some(())
+        },
+    },
+    Key {
+        name: "otel.endpoint",
+        env: "SKERRY_OTEL_ENDPOINT",
+        flag: "otel-endpoint",
+        kind: Kind::Text,
+        shape: "URL",
+        doc: "Send traces to this OpenTelemetry collector (OTLP over HTTP); without, nothing is sent",
+        default: None,
+        expects: "http:// or https:// with a host, such as http://127.0.0.1:4318",
+        set: |to, text| {
+            to.otel.endpoint = Some(values::collector(text)?);
+            Some(())
+        },
+    },
+    Key {
+        name: "otel.headers_file",
+        env: "SKERRY_OTEL_HEADERS_FILE",
+        flag: "otel-headers-file",
+        kind: Kind::Path,
+        shape: "FILE",
+        doc: "Headers for the collector, such as its key: one `name: value` a line",
+        default: None,
+        expects: "the path of a file",
+        set: |to, text| {
+            to.otel.headers_file = Some(values::path(text)?);
+            Some(())
+        },
+    },
+    Key {
+        name: "otel.sample_ratio",
+        env: "SKERRY_OTEL_SAMPLE_RATIO",
+        flag: "otel-sample-ratio",
+        kind: Kind::Text,
+        shape: "RATIO",
+        doc: "The share of requests whose traces are sent",
+        default: Some("1"),
+        expects: "a number from 0 to 1, such as 0.1",
+        set: |to, text| {
+            to.otel.sample_ratio = values::ratio(text)?;
             Some(())
         },
     },

@@ -109,12 +109,17 @@ cache_ttl = '5m'
 [objects]
 inline_max = '16KiB'
 block_size = '1MiB'
+collect_after = '90s'
 [s3]
 domain = 'S3.example.com'
 max_connections = 100
 [log]
 format = 'json'
 level = 'debug'
+[otel]
+endpoint = 'https://collector.lan:4318'
+headers_file = 'collector.headers'
+sample_ratio = 0.25
 ";
     let (config, _) = load_all(Some(file), &[], &[]).unwrap();
     let node = &config.node;
@@ -134,10 +139,16 @@ level = 'debug'
     assert_eq!(node.identity_cache_ttl.as_secs(), 300);
     assert_eq!(node.gateway.inline_bytes, 16 << 10);
     assert_eq!(node.gateway.block_bytes, 1 << 20);
+    assert_eq!(node.collect_after.as_secs(), 90);
     assert_eq!(node.s3_domain.as_deref(), Some("s3.example.com"));
     assert_eq!(node.s3_connections_max, 100);
     assert_eq!(config.log_format, LogFormat::Json);
     assert_eq!(config.log_level, "debug");
+    let collector = config.otel.endpoint.as_ref().unwrap();
+    assert_eq!(collector.as_str(), "https://collector.lan:4318/");
+    let headers = config.otel.headers_file.as_deref();
+    assert_eq!(headers, Some(Path::new("/etc/skerry/collector.headers")));
+    assert_eq!(config.otel.sample_ratio, 0.25);
 }
 
 #[test]
@@ -171,6 +182,8 @@ fn a_bad_value_names_its_place_its_key_and_what_is_expected() {
     file_error("[objects]\nblock_size = '4MB'", &[FILE, key, "4MB", size]);
     file_error("[objects]\nblock_size = 1", &[FILE, key, size]);
     file_error("[objects]\nblock_size = [1]", &[FILE, key, "array", size]);
+    let share = "expected a number from 0 to 1";
+    file_error("[otel]\nsample_ratio = 1.5", &["otel.sample_ratio", share]);
     file_error("insecure_http = 'yes'", &["insecure_http", "true or false"]);
     file_error("a = 1\nb = = 2\n", &[FILE, "line 2"]);
     let env = [("SKERRY_OBJECTS_BLOCK_SIZE", "huge")];

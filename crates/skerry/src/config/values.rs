@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
+use url::Url;
 
 use crate::logs::LogFormat;
 
@@ -55,6 +56,22 @@ pub fn domain(text: &str) -> Option<String> {
                 .all(|b| b.is_ascii_alphanumeric() || b == b'-')
     };
     (name.len() <= 253 && name.split('.').all(label)).then_some(name)
+}
+
+/// The address of a collector. What is secret belongs into a file, not into an address.
+pub fn collector(text: &str) -> Option<Url> {
+    let url = Url::parse(text).ok()?;
+    let plain = url.username().is_empty() && url.password().is_none();
+    let bare = url.query().is_none() && url.fragment().is_none();
+    let http = matches!(url.scheme(), "http" | "https") && url.has_host();
+    (http && plain && bare).then_some(url)
+}
+
+/// A share of a whole.
+pub fn ratio(text: &str) -> Option<f64> {
+    text.parse()
+        .ok()
+        .filter(|ratio| (0.0..=1.0).contains(ratio))
 }
 
 /// A name for people.
@@ -172,6 +189,36 @@ mod tests {
         assert_eq!(domain("S3.Example.com").as_deref(), Some("s3.example.com"));
         for wrong in ["", ".", "a..b", "a.", "-a", "a_b", "a:1", "*.a"] {
             assert_eq!(domain(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn collectors_have_addresses_without_secrets() {
+        for good in [
+            "http://127.0.0.1:4318",
+            "https://[::1]/otlp",
+            "http://c.lan",
+        ] {
+            assert!(collector(good).is_some(), "{good}");
+        }
+        for wrong in [
+            "",
+            "127.0.0.1:4318",
+            "grpc://c.lan:4317",
+            "http://me:secret@c.lan",
+            "http://c.lan/?key=secret",
+        ] {
+            assert_eq!(collector(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn ratios_are_shares() {
+        assert_eq!(ratio("0"), Some(0.0));
+        assert_eq!(ratio("0.25"), Some(0.25));
+        assert_eq!(ratio("1"), Some(1.0));
+        for wrong in ["", "-0.1", "1.1", "NaN", "10%", "inf"] {
+            assert_eq!(ratio(wrong), None, "{wrong}");
         }
     }
 

@@ -4,9 +4,9 @@
 //! Whoever may open the socket is the folder's owner: no further credentials are asked for. Others need an administrator's
 //! access key, see [`super::remote`].
 
-use std::fmt::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use anyhow::{Context, Result};
 use axum::extract::{Path, Query, State};
@@ -24,7 +24,8 @@ use tokio::task::JoinHandle;
 
 use super::kinds::{AccessKey, NamedUser, Token, User};
 use super::remote::{self, Guard};
-use super::{Node, http, site};
+use super::requests::{Observer, Why, observe};
+use super::{Node, http, metrics, site};
 
 /// The socket's name in the data folder.
 pub const SOCKET: &str = "admin.sock";
@@ -36,7 +37,10 @@ pub struct Refusal(StatusCode, String);
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        (self.0, Json(serde_json::json!({ "error": self.1 }))).into_response()
+        let body = Json(serde_json::json!({ "error": self.1 }));
+        let mut response = (self.0, body).into_response();
+        response.extensions_mut().insert(Why(self.1));
+        response
     }
 }
 
@@ -69,7 +73,7 @@ pub fn serve_unix(node: &Arc<Node>) -> Result<JoinHandle<()>> {
     let listener = UnixListener::bind(&path)
         .with_context(|| format!("can't make the socket {}", path.display()))?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
-    let router = router().with_state(node.clone());
+    let router = observed(router(), node, "socket").with_state(node.clone());
     let stop = node.stopping();
     Ok(tokio::spawn(async move {
         let served = axum::serve(listener, router)
@@ -103,10 +107,27 @@ pub fn serve_http(node: &Arc<Node>, listener: TcpListener) -> JoinHandle<()> {
     let router = Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
-        .nest("/admin", admin)
-        .with_state(node.clone());
-    http::serve(listener, router, node.doors.tls_source(), node.stopping())
+        .route("/metrics", metrics::page(node))
+        .nest("/admin", admin);
+    let router = observed(router, node, "http").with_state(node.clone());
+    let open = node.requests.http_open.clone();
+    http::serve(
+        listener,
+        router,
+        node.doors.tls_source(),
+        node.stopping(),
+        open,
+    )
+}
+
+/// Every request of a door is logged and counted.
+fn observed(router: Router<Arc<Node>>, node: &Arc<Node>, door: &'static str) -> Router<Arc<Node>> {
+    let observer = Arc::new(Observer {
+        requests: node.requests.clone(),
+        door,
+        next_id: AtomicU64::new(node.random_u64()),
+    });
+    router.layer(middleware::from_fn_with_state(observer, observe))
 }
 
 async fn readyz(State(node): State<Arc<Node>>) -> Response {
@@ -115,38 +136,6 @@ async fn readyz(State(node): State<Arc<Node>>) -> Response {
         return "ready\n".into_response();
     }
     (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n").into_response()
-}
-
-async fn metrics(State(node): State<Arc<Node>>) -> String {
-    let mut out = String::new();
-    let mut put = |name: &str, kind: &str, value: u64| {
-        let _ = writeln!(out, "# TYPE skerry_{name} {kind}\nskerry_{name} {value}");
-    };
-    for (name, value) in node.gateway.metrics().snapshot() {
-        put(name, "counter", value);
-    }
-    let wal = node.wal_stats();
-    put("wal_bytes", "gauge", wal.bytes);
-    put("wal_segments", "gauge", wal.segments);
-    put("wal_syncs_total", "counter", wal.syncs);
-    put("wal_records_total", "counter", wal.records);
-    let blocks = node.blocks.stats();
-    put("blocks", "gauge", blocks.blocks);
-    put("block_bytes", "gauge", blocks.live_bytes);
-    let groups = node.groups.status();
-    put("groups", "gauge", groups.len() as u64);
-    put(
-        "groups_led",
-        "gauge",
-        groups.iter().filter(|group| group.role == "leader").count() as u64,
-    );
-    put(
-        "groups_asleep",
-        "gauge",
-        groups.iter().filter(|group| group.asleep).count() as u64,
-    );
-    put("checkpoints_total", "counter", node.groups.checkpoints());
-    out
 }
 
 async fn status(State(node): State<Arc<Node>>) -> Json<super::status::SiteStatus> {
@@ -163,6 +152,7 @@ async fn whereabouts(
     State(node): State<Arc<Node>>,
     Query(asked): Query<Where>,
 ) -> Answer<object_core::api::Whereabouts> {
+    tracing::Span::current().record("bucket", asked.bucket.as_str());
     let caller = Caller {
         user: UserId::default(),
         name: "local".into(),

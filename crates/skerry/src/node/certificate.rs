@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -87,11 +88,13 @@ impl Renewal {
     }
 }
 
-/// Looks every minute (sooner after a failure), until aborted: clocks jump, so nothing is planned ahead.
+/// Looks every minute (sooner after a failure), until aborted: clocks jump, so nothing is planned ahead. Says when a new
+/// certificate expires.
 pub fn renew_when_due(
     renewal: Renewal,
     transport: Arc<TlsTransport>,
     mut certificate: NodeCertificate,
+    expires_ms: Arc<AtomicU64>,
 ) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut failures = 0;
@@ -109,6 +112,7 @@ pub fn renew_when_due(
                             tracing::info!("the node's certificate was renewed");
                             failures = 0;
                             certificate = renewed;
+                            expires_ms.store(certificate.validity.not_after_ms, Ordering::Relaxed);
                         }
                         Err(error) => {
                             tracing::error!(%error, "the renewed certificate can't be used")

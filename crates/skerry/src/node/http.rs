@@ -16,6 +16,7 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use object_s3::TlsSource;
+use prometheus_client::metrics::gauge::Gauge;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -47,17 +48,24 @@ pub struct Arrived {
     pub local: bool,
 }
 
-/// Serves connections until `stop`, then lets requests in progress end.
+/// Serves connections, which are counted, until `stop`, then lets requests in progress end.
 pub fn serve(
     listener: TcpListener,
     router: Router,
     tls: TlsSource,
     stop: CancellationToken,
+    open: Gauge,
 ) -> JoinHandle<()> {
-    tokio::spawn(run(listener, router, tls, stop))
+    tokio::spawn(run(listener, router, tls, stop, open))
 }
 
-async fn run(listener: TcpListener, router: Router, tls: TlsSource, stop: CancellationToken) {
+async fn run(
+    listener: TcpListener,
+    router: Router,
+    tls: TlsSource,
+    stop: CancellationToken,
+    open: Gauge,
+) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     loop {
@@ -70,8 +78,9 @@ async fn run(listener: TcpListener, router: Router, tls: TlsSource, stop: Cancel
         match accepted {
             Ok((stream, peer, place)) => {
                 let (router, tls, stop) = (router.clone(), tls(), stop.clone());
+                let counted = Counted::new(open.clone());
                 connections.spawn(async move {
-                    let _place = place;
+                    let _held = (place, counted);
                     connection(stream, peer, tls, router, stop).await;
                 });
             }
@@ -83,6 +92,22 @@ async fn run(listener: TcpListener, router: Router, tls: TlsSource, stop: Cancel
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
+}
+
+/// A connection that a gauge counts for as long as this lives.
+struct Counted(Gauge);
+
+impl Counted {
+    fn new(open: Gauge) -> Self {
+        open.inc();
+        Counted(open)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 /// Nothing is lost when this is dropped halfway.
@@ -171,7 +196,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let router = Router::new().route("/how", get(how));
-        let serving = serve(listener, router, tls, stop.clone());
+        let serving = serve(listener, router, tls, stop.clone(), Gauge::default());
         (address, stop, serving)
     }
 

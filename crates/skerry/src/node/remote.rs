@@ -18,6 +18,7 @@ use object_s3::KeyDirectory;
 use serde_json::json;
 
 use super::http::Arrived;
+use super::requests::Why;
 
 /// What requests are judged by.
 pub struct Guard {
@@ -54,13 +55,16 @@ impl Refused {
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let body = Json(json!({ "error": self.words() }));
-        match self {
+        let mut response = match self {
             Refused::Plain | Refused::NotAdmin => (StatusCode::FORBIDDEN, body).into_response(),
             Refused::NoKey | Refused::WrongKey => {
                 let how = [(header::WWW_AUTHENTICATE, "Basic realm=\"skerry\"")];
                 (StatusCode::UNAUTHORIZED, how, body).into_response()
             }
-        }
+        };
+        let why = Why(self.words().to_owned());
+        response.extensions_mut().insert(why);
+        response
     }
 }
 
@@ -75,6 +79,10 @@ pub async fn authenticate(
         Ok(caller) => caller,
         Err(refused) => return refused.into_response(),
     };
+    // Only one that was found right: what else is sent as a key may be a secret.
+    if let Some((access_key, _)) = credentials(request.headers()) {
+        tracing::Span::current().record("access_key", access_key.as_str());
+    }
     if request.method() != Method::GET {
         let (method, path) = (request.method(), request.uri().path());
         tracing::info!(user = caller.name, %method, path, "an administrator asked from elsewhere");

@@ -37,13 +37,15 @@ pub struct Settings {
     pub gateway: GatewayOptions,
     /// Bytes per second that repair writes at most.
     pub repair_bytes_per_s: u64,
+    /// How long blocks of replaced and deleted objects are kept for reads that began before.
+    pub collect_after: Duration,
     /// How long a node that is cut off from the registry honours the keys that it knows.
     pub identity_cache_ttl: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        let door = DoorOptions::default();
+        let (door, jobs) = (DoorOptions::default(), JobOptions::default());
         Settings {
             listen: default_listen(0),
             advertise: None,
@@ -55,13 +57,26 @@ impl Default for Settings {
             s3_connections_max: door.max_connections,
             s3_requests_max: door.max_requests,
             gateway: GatewayOptions::default(),
-            repair_bytes_per_s: JobOptions::default().repair_bytes_per_s,
+            repair_bytes_per_s: jobs.repair_bytes_per_s,
+            collect_after: jobs.collect_grace,
             identity_cache_ttl: identity::access::CACHE_TTL_DEFAULT,
         }
     }
 }
 
 impl Settings {
+    /// Periods and bounds of background work.
+    pub fn jobs(&self) -> JobOptions {
+        let usual = JobOptions::default();
+        JobOptions {
+            // Who looks more seldom than blocks are kept keeps them longer.
+            collect_every: usual.collect_every.min(self.collect_after),
+            collect_grace: self.collect_after,
+            repair_bytes_per_s: self.repair_bytes_per_s,
+            ..usual
+        }
+    }
+
     /// These, with the addresses of the last start where none are set.
     pub fn or_last(&self, last: Option<&Marker>) -> Settings {
         let Some(last) = last else {
@@ -126,6 +141,18 @@ mod tests {
     use ids::{NodeId, SiteId};
 
     use super::*;
+
+    #[test]
+    fn who_keeps_blocks_for_a_short_time_looks_often() {
+        let every_s = |after_s| {
+            let settings = Settings {
+                collect_after: Duration::from_secs(after_s),
+                ..Settings::default()
+            };
+            settings.jobs().collect_every.as_secs()
+        };
+        assert_eq!((every_s(1), every_s(60), every_s(3600)), (1, 10, 10));
+    }
 
     #[test]
     fn what_other_nodes_are_told_is_kept_from_start_to_start() {

@@ -20,8 +20,8 @@ use super::topology::Topology;
 pub const OUTPUT_VERSION: u32 = 1;
 const ASK_LIMIT: Duration = Duration::from_secs(2);
 const TELL_EVERY: Duration = Duration::from_millis(500);
-/// Version of what nodes ask each other, and of the answers.
-const FORMAT: u8 = 1;
+/// Version of what nodes ask each other, and of the answers. 2 added the debt.
+const FORMAT: u8 = 2;
 
 /// What a node may ask another one.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +61,8 @@ pub struct NodeStatus {
     pub blocks: u64,
     /// Bytes of blocks.
     pub block_bytes: u64,
+    /// Blocks that lack copies, in the groups that it leads.
+    pub debt: u64,
 }
 
 /// Where a node listens, as URLs or `host:port`.
@@ -85,6 +87,8 @@ pub struct SiteStatus {
     pub ready: bool,
     /// The newest epoch.
     pub epoch: u64,
+    /// Blocks that lack copies, as far as nodes could be asked.
+    pub debt: u64,
     /// What an operator should know.
     pub notices: Vec<String>,
     /// The nodes.
@@ -111,6 +115,7 @@ impl Node {
             log_bytes: self.wal_stats().bytes,
             blocks: blocks.blocks,
             block_bytes: blocks.live_bytes,
+            debt: self.observed.debt(),
         }
     }
 
@@ -195,30 +200,41 @@ impl Node {
                     log_bytes: 0,
                     blocks: 0,
                     block_bytes: 0,
+                    debt: 0,
                 })
             });
         }
         let nodes = futures::future::join_all(asked).await;
         let map = self.topology.newest();
         let servers = map.as_ref().map_or(0, |map| map.servers().len());
-        let mut notices = Vec::new();
-        if servers == 1 {
-            notices
-                .push("one server: one synced copy of everything; its loss loses data".to_owned());
-        }
-        if servers == 2 {
-            notices
-                .push("two servers: two copies of everything, but neither may be down".to_owned());
-        }
+        let debt: u64 = nodes.iter().map(|node| node.debt).sum();
         SiteStatus {
             output_version: OUTPUT_VERSION,
             site: self.site,
             ready: nodes.iter().all(|node| node.ready),
             epoch: map.map_or(0, |map| map.epoch().0),
-            notices,
+            debt,
+            notices: notices(servers, debt),
             nodes,
         }
     }
+}
+
+/// What an operator should know of a site of so many servers.
+fn notices(servers: usize, debt: u64) -> Vec<String> {
+    let mut notices = Vec::new();
+    if servers == 1 {
+        notices.push("one server: one synced copy of everything; its loss loses data".to_owned());
+    }
+    if servers == 2 {
+        notices.push("two servers: two copies of everything, but neither may be down".to_owned());
+    }
+    match debt {
+        0 => {}
+        1 => notices.push("1 block lacks copies: repair makes them".to_owned()),
+        debt => notices.push(format!("{debt} blocks lack copies: repair makes them")),
+    }
+    notices
 }
 
 /// Answers other nodes that ask for this node's state.
@@ -306,7 +322,16 @@ mod tests {
             log_bytes: 6,
             blocks: 7,
             block_bytes: 8,
+            debt: 9,
         }
+    }
+
+    #[test]
+    fn debt_is_a_notice_until_it_is_paid() {
+        assert_eq!(notices(3, 0), [""; 0]);
+        assert_eq!(notices(3, 1), ["1 block lacks copies: repair makes them"]);
+        assert_eq!(notices(3, 12), ["12 blocks lack copies: repair makes them"]);
+        assert_eq!(notices(2, 1).len(), 2);
     }
 
     #[test]
@@ -315,7 +340,7 @@ mod tests {
         let read = read_status(&body).unwrap();
         assert_eq!(format!("{read:?}"), format!("{:?}", status()));
         body[0] = FORMAT + 1;
-        assert!(read_status(&body).unwrap_err().contains("format 2"));
+        assert!(read_status(&body).unwrap_err().contains("format 3"));
         let mut ask = encode(FORMAT, &Ask::Status);
         assert_eq!(read_ask(&ask), Ok(Ask::Status));
         let here = Ask::Here(ServerSpec {
@@ -328,7 +353,7 @@ mod tests {
         });
         assert_eq!(read_ask(&encode(FORMAT, &here)), Ok(here));
         ask[0] = FORMAT + 1;
-        assert!(read_ask(&ask).unwrap_err().contains("format 2"));
+        assert!(read_ask(&ask).unwrap_err().contains("format 3"));
         assert!(
             read_ask(b"").is_err(),
             "the question before there were versions"
@@ -339,5 +364,6 @@ mod tests {
     fn a_nodes_json_has_a_version() {
         let json = serde_json::to_value(status()).unwrap();
         assert_eq!(json["output_version"], OUTPUT_VERSION);
+        assert_eq!(json["debt"], 9);
     }
 }

@@ -39,6 +39,7 @@ pub struct DoorTls {
 struct Current {
     config: Arc<ServerConfig>,
     private: bool,
+    expires_ms: Option<u64>,
     stamp: Stamp,
 }
 
@@ -62,6 +63,8 @@ impl TlsFiles {
         let private = chain
             .last()
             .is_some_and(|last| identity::x509::is_self_issued(last));
+        let own = chain.first();
+        let validity = own.and_then(|own| identity::x509::validity(own).ok());
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -79,6 +82,7 @@ impl TlsFiles {
         Ok(Current {
             config: Arc::new(config),
             private,
+            expires_ms: validity.map(|validity| validity.not_after_ms),
             stamp,
         })
     }
@@ -137,6 +141,11 @@ impl DoorTls {
         self.current()
             .private
             .then_some(self.files.certificate.as_path())
+    }
+
+    /// When the certificate expires, in milliseconds since 1970, if that can be read.
+    pub fn expires_ms(&self) -> Option<u64> {
+        self.current().expires_ms
     }
 
     /// Reads the files again if they changed; says whether there is a new certificate.

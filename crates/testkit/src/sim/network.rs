@@ -78,6 +78,11 @@ struct State {
     usual: Link,
     links: BTreeMap<(NodeId, NodeId), Link>,
     nodes: BTreeMap<NodeId, Node>,
+    /// Until when nothing leaves or reaches a node.
+    held: BTreeMap<NodeId, Instant>,
+    /// See [`SimNetwork::calls`] and [`SimNetwork::streams`].
+    calls: BTreeMap<Service, u64>,
+    streams: BTreeMap<Service, u64>,
 }
 
 impl SimNetwork {
@@ -90,6 +95,9 @@ impl SimNetwork {
             usual: Link::default(),
             links,
             nodes,
+            held: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            streams: BTreeMap::new(),
         });
         SimNetwork(Arc::new(Net {
             state,
@@ -111,7 +119,11 @@ impl SimNetwork {
 
     /// Ends the node's run: its handlers and streams stop, its transports fail, calls of it are refused by nobody.
     pub fn take_down(&self, node: NodeId) {
-        let stopped = self.0.state().nodes.entry(node).or_default().go_down();
+        let stopped = {
+            let mut state = self.0.state();
+            state.held.remove(&node);
+            state.nodes.entry(node).or_default().go_down()
+        };
         // What a handler drops may call the network: not under its lock.
         drop(stopped);
         self.0.trace.event(format_args!("node {node} down"));
@@ -185,7 +197,29 @@ impl SimNetwork {
         );
     }
 
-    /// Makes every link a usual one again. Nodes that are down stay down.
+    /// Lets nothing leave or reach a node before `until`, or before its run ends; what is sent meanwhile comes late. What
+    /// the node does by itself goes on.
+    pub fn hold(&self, node: NodeId, until: Instant) {
+        let span = until.saturating_duration_since(Instant::now());
+        self.0
+            .trace
+            .event(format_args!("node {node} held {span:?}"));
+        self.0.state().held.insert(node, until);
+    }
+
+    /// How many calls of a service were sent from node to node so far, those that got lost included.
+    pub fn calls(&self, service: Service) -> u64 {
+        let state = self.0.state();
+        state.calls.get(&service).copied().unwrap_or_default()
+    }
+
+    /// How many streams of a service were asked for between nodes so far.
+    pub fn streams(&self, service: Service) -> u64 {
+        let state = self.0.state();
+        state.streams.get(&service).copied().unwrap_or_default()
+    }
+
+    /// Makes every link a usual one again. Nodes that are down stay down, those that are held stay held.
     pub fn heal(&self) {
         self.0.trace.event("heal");
         self.0.state().links.clear();
@@ -236,10 +270,21 @@ impl State {
         if link.cut || lost {
             return Fate::Lost;
         }
+        let after = self.held_for(from, to) + after;
         Fate::Arrives {
             after,
             again_after: twice.then_some(after + again),
         }
+    }
+
+    /// How long what is sent now must wait for a node that is held.
+    fn held_for(&self, from: NodeId, to: NodeId) -> Duration {
+        let now = Instant::now();
+        let ends = [from, to]
+            .into_iter()
+            .filter_map(|node| self.held.get(&node));
+        let waits = ends.map(|until| until.saturating_duration_since(now));
+        waits.max().unwrap_or_default()
     }
 
     fn node(&self, node: NodeId) -> Option<&Node> {

@@ -47,7 +47,11 @@ pub(super) async fn call(
 ) -> Outcome {
     let (net, from) = (&caller.net, caller.node);
     let late = |_| TransportError::DeadlineExceeded(to);
-    let fate = net.state().fate(from, to);
+    let fate = {
+        let mut state = net.state();
+        *state.calls.entry(service).or_default() += 1;
+        state.fate(from, to)
+    };
     net.trace.event(format_args!(
         "call {from}>{to} service {} {} bytes {:016x}",
         service.0,

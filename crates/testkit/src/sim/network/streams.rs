@@ -38,6 +38,7 @@ pub(super) async fn open(
     let (net, from) = (&opener.net, opener.node);
     net.trace
         .event(format_args!("stream {from}>{to} service {}", service.0));
+    *net.state().streams.entry(service).or_default() += 1;
     let path = Path {
         net: net.clone(),
         from,
@@ -128,7 +129,8 @@ impl Path {
             let mut state = self.net.state();
             let link = state.link(from, to).clone();
             let sending = bytes as f64 / link.stream_bytes_per_second.max(1) as f64;
-            draw(&mut state.rng, &link.delay) + Duration::from_secs_f64(sending)
+            let held = state.held_for(from, to);
+            held + draw(&mut state.rng, &link.delay) + Duration::from_secs_f64(sending)
         };
         sleep(delay).await;
     }

@@ -256,3 +256,21 @@ fn one_seed_gives_one_history() {
     assert_eq!(history(1), history(1));
     assert_ne!(history(1).0, history(2).0);
 }
+
+#[test]
+fn what_a_held_node_is_sent_comes_when_it_goes_on() {
+    block_on(async {
+        let pair = pair(1);
+        let (began, held) = (Instant::now(), DEADLINE / 2);
+        pair.network.hold(TWO, began + held);
+        assert_eq!(pair.call().await.unwrap(), "1");
+        assert!(began.elapsed() >= held);
+        pair.network.hold(ONE, Instant::now() + 2 * DEADLINE);
+        let error = pair.call().await.unwrap_err();
+        assert!(
+            matches!(error, TransportError::DeadlineExceeded(TWO)),
+            "{error}"
+        );
+        assert_eq!((pair.handled(), pair.network.calls(SERVICE)), (1, 2));
+    });
+}
