@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 use http_body_util::Full;
 use url::Url;
@@ -174,8 +175,8 @@ impl S3Client {
     }
 
     /// Sends a call until it succeeds, fails for good, or attempts run out.
-    pub(crate) async fn call(&self, call: Call<'_>) -> Result<Response<Body>> {
-        repeat(|| self.attempt(&call)).await
+    pub(crate) fn call<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Result<Response<Body>>> {
+        Box::pin(async move { repeat(|| self.attempt(&call)).await })
     }
 
     /// Like [`Self::call`], with headers and the collected body, which may hold `bytes_max`.
@@ -188,18 +189,20 @@ impl S3Client {
     }
 
     /// Like [`Self::call_collected`], after the number of attempts that were made.
-    pub(crate) async fn call_counted(
-        &self,
-        call: Call<'_>,
+    pub(crate) fn call_counted<'a>(
+        &'a self,
+        call: Call<'a>,
         bytes_max: usize,
-    ) -> (u32, Result<(HeaderMap, Bytes)>) {
-        let mut made = 0;
-        let done = repeat(|| {
-            made += 1;
-            self.attempt_collected(&call, bytes_max)
-        });
-        let done = done.await;
-        (made, done)
+    ) -> BoxFuture<'a, (u32, Result<(HeaderMap, Bytes)>)> {
+        Box::pin(async move {
+            let mut made = 0;
+            let done = repeat(|| {
+                made += 1;
+                self.attempt_collected(&call, bytes_max)
+            });
+            let done = done.await;
+            (made, done)
+        })
     }
 
     async fn attempt_collected(

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures::future::BoxFuture;
 use http::{HeaderValue, Request, Response, Uri, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body as _, Incoming};
@@ -109,29 +110,31 @@ impl Connections {
     }
 
     /// Sends a request to where its URI says and waits for the head of the answer.
-    pub async fn send(
+    pub fn send(
         self: &Arc<Self>,
         mut request: Request<Full<Bytes>>,
-    ) -> Result<Response<Body>> {
-        let place = Place::of(request.uri())?;
-        to_origin_form(&mut request)?;
-        while let Some(mut open) = self.take(&place) {
-            if open.sender.ready().await.is_err() {
-                continue;
+    ) -> BoxFuture<'_, Result<Response<Body>>> {
+        Box::pin(async move {
+            let place = Place::of(request.uri())?;
+            to_origin_form(&mut request)?;
+            while let Some(mut open) = self.take(&place) {
+                if open.sender.ready().await.is_err() {
+                    continue;
+                }
+                match open.sender.try_send_request(request).await {
+                    Ok(answer) => return Ok(self.lend(open, answer)),
+                    Err(mut error) => match error.take_message() {
+                        Some(unsent) => request = unsent,
+                        None => return Err(Error::Connection(error.into_error())),
+                    },
+                }
             }
-            match open.sender.try_send_request(request).await {
-                Ok(answer) => return Ok(self.lend(open, answer)),
-                Err(mut error) => match error.take_message() {
-                    Some(unsent) => request = unsent,
-                    None => return Err(Error::Connection(error.into_error())),
-                },
+            let mut open = self.open(place).await?;
+            match open.sender.send_request(request).await {
+                Ok(answer) => Ok(self.lend(open, answer)),
+                Err(error) => Err(Error::Connection(error)),
             }
-        }
-        let mut open = self.open(place).await?;
-        match open.sender.send_request(request).await {
-            Ok(answer) => Ok(self.lend(open, answer)),
-            Err(error) => Err(Error::Connection(error)),
-        }
+        })
     }
 
     fn take(&self, place: &Place) -> Option<Open> {

@@ -1,8 +1,8 @@
 //! The door, put together.
 
-use std::future::Future;
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use object_core::api::Objects;
 use s3s::config::{S3Config, StaticConfigProvider};
 use s3s::service::S3ServiceBuilder;
@@ -73,20 +73,14 @@ impl S3Door {
     /// [`DoorOptions::drain_timeout`] and returns when no connection is left.
     ///
     /// `tls` is asked for every connection, so certificates can be replaced; a configuration must not offer `h2`.
-    pub async fn serve(
+    pub fn serve(
         &self,
         listener: TcpListener,
         tls: TlsSource,
-        shutdown: impl Future<Output = ()> + Send,
-    ) {
-        serve::run(
-            self.gate.clone(),
-            self.options.clone(),
-            listener,
-            tls,
-            shutdown,
-        )
-        .await;
+        shutdown: BoxFuture<'static, ()>,
+    ) -> BoxFuture<'static, ()> {
+        let (gate, options) = (self.gate.clone(), self.options.clone());
+        serve::run(gate, options, listener, tls, shutdown)
     }
 }
 

@@ -2,12 +2,12 @@
 //!
 //! HTTP/1.1 only: S3 clients speak nothing else. A TLS configuration must not offer `h2`.
 
-use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -30,60 +30,62 @@ const IDLE_CLOSE: Duration = Duration::from_secs(1);
 const BUFFER_BYTES_MIN: usize = 8 << 10;
 
 /// See [`crate::S3Door::serve`].
-pub(crate) async fn run(
+pub(crate) fn run(
     gate: Arc<Gate>,
     options: Arc<DoorOptions>,
     listener: TcpListener,
     tls: TlsSource,
-    shutdown: impl Future<Output = ()>,
-) {
-    let places = Arc::new(Semaphore::new(options.max_connections));
-    let (stop, stopped) = watch::channel(false);
-    let mut connections = JoinSet::new();
-    let mut shutdown = pin!(shutdown);
-    loop {
-        let place = tokio::select! {
-            biased;
-            () = &mut shutdown => break,
-            place = places.clone().acquire_owned() => place,
-        };
-        let accepted = loop {
-            tokio::select! {
+    mut shutdown: BoxFuture<'static, ()>,
+) -> BoxFuture<'static, ()> {
+    Box::pin(async move {
+        let places = Arc::new(Semaphore::new(options.max_connections));
+        let (stop, stopped) = watch::channel(false);
+        let mut connections = JoinSet::new();
+        loop {
+            let place = tokio::select! {
                 biased;
-                () = &mut shutdown => break None,
-                accepted = listener.accept() => break Some(accepted),
-                Some(_) = connections.join_next() => {}
-            }
-        };
-        let stream = match accepted {
-            None => break,
-            Some(Ok((stream, _))) => stream,
-            Some(Err(error)) => {
-                tracing::warn!(%error, "the S3 door could not accept a connection");
-                sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let (gate, options, tls, stopped) = (gate.clone(), options.clone(), tls(), stopped.clone());
-        let counted = Counted::new(options.observer.clone());
-        connections.spawn(async move {
-            let _held = (place, counted);
-            connection(gate, &options, stream, tls, stopped).await;
-        });
-    }
-    drop(listener);
-    let _ = stop.send(true);
-    let drained = timeout(options.drain_timeout, async {
-        while connections.join_next().await.is_some() {}
+                () = &mut shutdown => break,
+                place = places.clone().acquire_owned() => place,
+            };
+            let accepted = loop {
+                tokio::select! {
+                    biased;
+                    () = &mut shutdown => break None,
+                    accepted = listener.accept() => break Some(accepted),
+                    Some(_) = connections.join_next() => {}
+                }
+            };
+            let stream = match accepted {
+                None => break,
+                Some(Ok((stream, _))) => stream,
+                Some(Err(error)) => {
+                    tracing::warn!(%error, "the S3 door could not accept a connection");
+                    sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let (gate, options, tls, stopped) =
+                (gate.clone(), options.clone(), tls(), stopped.clone());
+            let counted = Counted::new(options.observer.clone());
+            connections.spawn(async move {
+                let _held = (place, counted);
+                connection(gate, &options, stream, tls, stopped).await;
+            });
+        }
+        drop(listener);
+        let _ = stop.send(true);
+        let drained = timeout(options.drain_timeout, async {
+            while connections.join_next().await.is_some() {}
+        })
+        .await;
+        if drained.is_err() {
+            tracing::warn!(
+                left = connections.len(),
+                "requests did not end in time and are broken off"
+            );
+            connections.shutdown().await;
+        }
     })
-    .await;
-    if drained.is_err() {
-        tracing::warn!(
-            left = connections.len(),
-            "requests did not end in time and are broken off"
-        );
-        connections.shutdown().await;
-    }
 }
 
 /// A connection that the observer knows to be open.

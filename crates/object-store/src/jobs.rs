@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use futures::future::join_all;
 use ids::{Epoch, GroupId, NodeId};
 use object_core::api::ObjectError;
@@ -166,25 +167,29 @@ impl Jobs {
     }
 
     /// Runs all jobs, each at its own pace; never returns. Drop the future to stop.
-    pub async fn run(&self) {
-        let each = self.jobs.iter().map(|(job, status)| async move {
-            loop {
-                self.run_job(&**job, status).await;
-                tokio::select! {
-                    biased;
-                    () = job.woken() => {}
-                    () = tokio::time::sleep(job.every()) => {}
+    pub fn run(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let each = self.jobs.iter().map(|(job, status)| async move {
+                loop {
+                    self.run_job(&**job, status).await;
+                    tokio::select! {
+                        biased;
+                        () = job.woken() => {}
+                        () = tokio::time::sleep(job.every()) => {}
+                    }
                 }
-            }
-        });
-        join_all(each).await;
+            });
+            join_all(each).await;
+        })
     }
 
     /// Runs one job once, now; its status afterwards. `None`: there is no such job.
-    pub async fn run_once(&self, name: &str) -> Option<JobStatus> {
-        let (job, status) = self.jobs.iter().find(|(job, _)| job.name() == name)?;
-        self.run_job(&**job, status).await;
-        Some(read(status))
+    pub fn run_once<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Option<JobStatus>> {
+        Box::pin(async move {
+            let (job, status) = self.jobs.iter().find(|(job, _)| job.name() == name)?;
+            self.run_job(&**job, status).await;
+            Some(read(status))
+        })
     }
 
     /// What the jobs are doing.
@@ -193,15 +198,17 @@ impl Jobs {
     }
 
     /// How many blocks lack copies now, in the groups that are led here. Wakes no group.
-    pub async fn debt(&self) -> Result<u64, ObjectError> {
-        let mut debt = 0;
-        for group in self.led.groups() {
-            match self.context.meta.look(group, &Query::Stats).await? {
-                Answer::Stats(stats) => debt += stats.debt,
-                _ => return ask::misfit(),
+    pub fn debt(&self) -> BoxFuture<'_, Result<u64, ObjectError>> {
+        Box::pin(async move {
+            let mut debt = 0;
+            for group in self.led.groups() {
+                match self.context.meta.look(group, &Query::Stats).await? {
+                    Answer::Stats(stats) => debt += stats.debt,
+                    _ => return ask::misfit(),
+                }
             }
-        }
-        Ok(debt)
+            Ok(debt)
+        })
     }
 
     async fn run_job(&self, job: &dyn Job, status: &Mutex<JobStatus>) {

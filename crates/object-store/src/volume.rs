@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use ids::BlockId;
 use platform::{Disk, Platform};
 use tokio::sync::Semaphore;
@@ -159,44 +160,46 @@ impl BlockStore {
     /// # Errors
     /// When the folder can't be read, or holds a volume of a newer version. A damaged volume is left alone and named in
     /// [`StoreStats`]: its blocks are missing here, other nodes have copies.
-    pub async fn open(
+    pub fn open(
         platform: Arc<dyn Platform>,
         options: StoreOptions,
-    ) -> Result<Self, BlockError> {
-        let disk = platform.disk();
-        let found = platform.blocking(move || Found::read(&*disk)).await?;
-        let last = found
-            .volumes
-            .last_key_value()
-            .map_or(0, |(number, _)| *number);
-        let active = found.volumes.get(&last).cloned();
-        for volume in found.volumes.values() {
-            if active
-                .as_ref()
-                .is_none_or(|active| !Arc::ptr_eq(active, volume))
-            {
-                volume.seal();
+    ) -> BoxFuture<'static, Result<Self, BlockError>> {
+        Box::pin(async move {
+            let disk = platform.disk();
+            let found = platform.blocking(move || Found::read(&*disk)).await?;
+            let last = found
+                .volumes
+                .last_key_value()
+                .map_or(0, |(number, _)| *number);
+            let active = found.volumes.get(&last).cloned();
+            for volume in found.volumes.values() {
+                if active
+                    .as_ref()
+                    .is_none_or(|active| !Arc::ptr_eq(active, volume))
+                {
+                    volume.seal();
+                }
             }
-        }
-        let store = BlockStore {
-            platform,
-            options,
-            index: Arc::new(RwLock::new(found.index)),
-            volumes: RwLock::new(found.volumes),
-            active: Mutex::new(active),
-            rolling: tokio::sync::Mutex::new(found.next),
-            busy: Mutex::default(),
-            writing: Arc::new(Semaphore::new(WRITING_BYTES_MAX / WRITING_UNIT)),
-            deletes: tokio::sync::RwLock::default(),
-            checkpoint: AtomicU64::new(found.checkpoint),
-            checkpointing: tokio::sync::Mutex::default(),
-            changes: AtomicU64::new(found.scanned),
-            damaged: found.damaged,
-            torn: found.torn,
-            corrupt_reads: AtomicU64::new(0),
-        };
-        store.remove_spent().await?;
-        Ok(store)
+            let store = BlockStore {
+                platform,
+                options,
+                index: Arc::new(RwLock::new(found.index)),
+                volumes: RwLock::new(found.volumes),
+                active: Mutex::new(active),
+                rolling: tokio::sync::Mutex::new(found.next),
+                busy: Mutex::default(),
+                writing: Arc::new(Semaphore::new(WRITING_BYTES_MAX / WRITING_UNIT)),
+                deletes: tokio::sync::RwLock::default(),
+                checkpoint: AtomicU64::new(found.checkpoint),
+                checkpointing: tokio::sync::Mutex::default(),
+                changes: AtomicU64::new(found.scanned),
+                damaged: found.damaged,
+                torn: found.torn,
+                corrupt_reads: AtomicU64::new(0),
+            };
+            store.remove_spent().await?;
+            Ok(store)
+        })
     }
 
     /// Stores a block whose bytes came from elsewhere: verifies them, then as [`BlockStore::put_hashed`].
@@ -361,46 +364,48 @@ impl BlockStore {
     }
 
     /// Writes the index to disk, if it changed; called now and then, and before a clean stop.
-    pub async fn checkpoint(&self) -> Result<(), BlockError> {
-        let _one = self.checkpointing.lock().await;
-        let changes = self.changes.load(Ordering::Relaxed);
-        if changes == 0 {
-            return Ok(());
-        }
-        // A delete from here on touches its volume with this number; those before are in the index.
-        let number = {
-            let _no_delete = self.deletes.write().await;
-            self.checkpoint.fetch_add(1, Ordering::Relaxed) + 1
-        };
-        let covered = |volume: &Arc<Volume>| Covered {
-            key: volume.header.key,
-            below: volume.listed_below(),
-        };
-        let volumes: BTreeMap<u32, Covered> = {
-            let volumes = self.volumes.read().unwrap_or_else(PoisonError::into_inner);
-            volumes
-                .iter()
-                .map(|(number, volume)| (*number, covered(volume)))
-                .collect()
-        };
-        let (disk, index) = (self.platform.disk(), self.index.clone());
-        let write = move || {
-            let mut after = None;
-            checkpoint::write(&*disk, number, &volumes, || {
-                let page = index
-                    .read()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .page(after, CHECKPOINT_PAGE);
-                after = page.last().map(|(id, _)| *id);
-                page
-            })
-        };
-        self.platform
-            .blocking(write)
-            .await
-            .map_err(io_error("write the block index"))?;
-        self.changes.fetch_sub(changes, Ordering::Relaxed);
-        Ok(())
+    pub fn checkpoint(&self) -> BoxFuture<'_, Result<(), BlockError>> {
+        Box::pin(async move {
+            let _one = self.checkpointing.lock().await;
+            let changes = self.changes.load(Ordering::Relaxed);
+            if changes == 0 {
+                return Ok(());
+            }
+            // A delete from here on touches its volume with this number; those before are in the index.
+            let number = {
+                let _no_delete = self.deletes.write().await;
+                self.checkpoint.fetch_add(1, Ordering::Relaxed) + 1
+            };
+            let covered = |volume: &Arc<Volume>| Covered {
+                key: volume.header.key,
+                below: volume.listed_below(),
+            };
+            let volumes: BTreeMap<u32, Covered> = {
+                let volumes = self.volumes.read().unwrap_or_else(PoisonError::into_inner);
+                volumes
+                    .iter()
+                    .map(|(number, volume)| (*number, covered(volume)))
+                    .collect()
+            };
+            let (disk, index) = (self.platform.disk(), self.index.clone());
+            let write = move || {
+                let mut after = None;
+                checkpoint::write(&*disk, number, &volumes, || {
+                    let page = index
+                        .read()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .page(after, CHECKPOINT_PAGE);
+                    after = page.last().map(|(id, _)| *id);
+                    page
+                })
+            };
+            self.platform
+                .blocking(write)
+                .await
+                .map_err(io_error("write the block index"))?;
+            self.changes.fetch_sub(changes, Ordering::Relaxed);
+            Ok(())
+        })
     }
 
     /// Which of these blocks are here.

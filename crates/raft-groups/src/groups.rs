@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{BufMut, Bytes, BytesMut};
+use futures::future::BoxFuture;
 use ids::{GroupId, Incarnation, NodeId, OperationId};
 use openraft::{Config, Raft, SnapshotPolicy};
 use platform::Platform;
@@ -141,71 +142,73 @@ pub struct RaftGroups {
 
 impl RaftGroups {
     /// Opens the state database and every group that it or the log knows, and serves peers.
-    pub async fn start(
+    pub fn start(
         platform: Arc<dyn Platform>,
         transport: Arc<dyn Transport>,
         wal: Arc<Wal>,
         machines: Arc<dyn Machines>,
         directory: Arc<dyn Directory>,
         options: Options,
-    ) -> Result<Arc<Self>, GroupError> {
-        let (disk, cache_bytes) = (platform.disk(), options.cache_bytes);
-        let database = platform
-            .blocking(move || Database::open(&*disk, cache_bytes))
-            .await
-            .map_err(store_error)?;
-        let database = Arc::new(database);
-        let (checkpointed, mut checkpoints) = tokio::sync::watch::channel(());
-        let on_checkpoint = Arc::new(move || {
-            checkpointed.send_replace(());
-        });
-        let failure = Failure::default();
-        let (applier, writer) = Applier::start(
-            platform.clone(),
-            database.clone(),
-            on_checkpoint,
-            failure.clone(),
-        );
-        let groups = Arc::new(RaftGroups {
-            config: Arc::new(config(&options)?),
-            options,
-            platform,
-            transport,
-            wal,
-            directory,
-            applier,
-            database,
-            machines,
-            groups: RwLock::default(),
-            hints: RwLock::default(),
-            started: Instant::now(),
-            tasks: std::sync::Mutex::new(vec![writer]),
-            opening: tokio::sync::Mutex::new(()),
-            snapshots: Arc::new(Semaphore::new(SNAPSHOTS_MAX)),
-            failure,
-        });
-        let known = groups
-            .database
-            .read()
-            .and_then(|reading| reading.group_ids())
-            .map_err(store_error)?;
-        for group in known.into_iter().chain(groups.wal.groups()) {
-            groups.open(group).await?;
-        }
-        let weak = Arc::downgrade(&groups);
-        groups.keep(tokio::spawn(async move {
-            while checkpoints.changed().await.is_ok() {
-                let Some(groups) = weak.upgrade() else { break };
-                for group in groups.all() {
-                    if let Err(error) = group.log.purge_covered().await {
-                        tracing::error!(%error, group = %group.id, "the log could not be trimmed");
+    ) -> BoxFuture<'static, Result<Arc<Self>, GroupError>> {
+        Box::pin(async move {
+            let (disk, cache_bytes) = (platform.disk(), options.cache_bytes);
+            let database = platform
+                .blocking(move || Database::open(&*disk, cache_bytes))
+                .await
+                .map_err(store_error)?;
+            let database = Arc::new(database);
+            let (checkpointed, mut checkpoints) = tokio::sync::watch::channel(());
+            let on_checkpoint = Arc::new(move || {
+                checkpointed.send_replace(());
+            });
+            let failure = Failure::default();
+            let (applier, writer) = Applier::start(
+                platform.clone(),
+                database.clone(),
+                on_checkpoint,
+                failure.clone(),
+            );
+            let groups = Arc::new(RaftGroups {
+                config: Arc::new(config(&options)?),
+                options,
+                platform,
+                transport,
+                wal,
+                directory,
+                applier,
+                database,
+                machines,
+                groups: RwLock::default(),
+                hints: RwLock::default(),
+                started: Instant::now(),
+                tasks: std::sync::Mutex::new(vec![writer]),
+                opening: tokio::sync::Mutex::new(()),
+                snapshots: Arc::new(Semaphore::new(SNAPSHOTS_MAX)),
+                failure,
+            });
+            let known = groups
+                .database
+                .read()
+                .and_then(|reading| reading.group_ids())
+                .map_err(store_error)?;
+            for group in known.into_iter().chain(groups.wal.groups()) {
+                groups.open(group).await?;
+            }
+            let weak = Arc::downgrade(&groups);
+            groups.keep(tokio::spawn(async move {
+                while checkpoints.changed().await.is_ok() {
+                    let Some(groups) = weak.upgrade() else { break };
+                    for group in groups.all() {
+                        if let Err(error) = group.log.purge_covered().await {
+                            tracing::error!(%error, group = %group.id, "the log could not be trimmed");
+                        }
                     }
                 }
-            }
-        }));
-        crate::service::serve(&groups);
-        groups.keep(crate::upkeep::start(&groups));
-        Ok(groups)
+            }));
+            crate::service::serve(&groups);
+            groups.keep(crate::upkeep::start(&groups));
+            Ok(groups)
+        })
     }
 
     pub(crate) fn keep(&self, task: JoinHandle<()>) {
@@ -216,8 +219,8 @@ impl RaftGroups {
     }
 
     /// Opens a group on this node, new or known; fine when it is open.
-    pub async fn open(&self, id: GroupId) -> Result<(), GroupError> {
-        self.opened(id).await.map(drop)
+    pub fn open(&self, id: GroupId) -> BoxFuture<'_, Result<(), GroupError>> {
+        Box::pin(async move { self.opened(id).await.map(drop) })
     }
 
     async fn opened(&self, id: GroupId) -> Result<Arc<Group>, GroupError> {
@@ -299,9 +302,11 @@ impl RaftGroups {
     }
 
     /// Makes this node the only voter of a new group; for the first node of a site.
-    pub async fn bootstrap(&self, id: GroupId) -> Result<(), GroupError> {
-        let group = self.opened(id).await?;
-        group.initialize([self.options.node.0].into()).await
+    pub fn bootstrap(&self, id: GroupId) -> BoxFuture<'_, Result<(), GroupError>> {
+        Box::pin(async move {
+            let group = self.opened(id).await?;
+            group.initialize([self.options.node.0].into()).await
+        })
     }
 
     /// The group, if it is on this node.
@@ -338,8 +343,8 @@ impl RaftGroups {
     }
 
     /// Makes everything applied so far durable in the state database.
-    pub async fn checkpoint(&self) -> Result<(), GroupError> {
-        self.applier.checkpoint().await.map_err(store_error)
+    pub fn checkpoint(&self) -> BoxFuture<'_, Result<(), GroupError>> {
+        Box::pin(async move { self.applier.checkpoint().await.map_err(store_error) })
     }
 
     /// How many checkpoints there were.
@@ -349,28 +354,30 @@ impl RaftGroups {
 
     /// Waits until this node can't go on: its state database failed, or a group stopped for another reason than its own
     /// commands. Says why, in words. The process should end then: what its groups would do is up to the other nodes.
-    pub async fn until_failed(&self) -> String {
-        self.failure.until_set().await
+    pub fn until_failed(&self) -> BoxFuture<'_, String> {
+        Box::pin(async move { self.failure.until_set().await })
     }
 
     /// Stops all groups after a last checkpoint.
-    pub async fn shutdown(&self) {
-        for group in self.all() {
-            if let Err(error) = group.raft.shutdown().await {
-                tracing::warn!(group = %group.id, %error, "a group did not stop cleanly");
+    pub fn shutdown(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            for group in self.all() {
+                if let Err(error) = group.raft.shutdown().await {
+                    tracing::warn!(group = %group.id, %error, "a group did not stop cleanly");
+                }
             }
-        }
-        if let Err(error) = self.checkpoint().await {
-            tracing::warn!(%error, "no last checkpoint; the log will be applied again at the next start");
-        }
-        for task in self
-            .tasks
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .drain(..)
-        {
-            task.abort();
-        }
+            if let Err(error) = self.checkpoint().await {
+                tracing::warn!(%error, "no last checkpoint; the log will be applied again at the next start");
+            }
+            for task in self
+                .tasks
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .drain(..)
+            {
+                task.abort();
+            }
+        })
     }
 
     async fn propose_here(

@@ -31,6 +31,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use ids::GroupId;
 use platform::Platform;
 use tokio::task::JoinHandle;
@@ -131,37 +132,40 @@ impl Wal {
     ///
     /// # Errors
     /// [`WalError::Damaged`], [`WalError::Newer`] or [`WalError::Io`]; on the first two nothing was changed on disk.
-    pub async fn open(
+    pub fn open(
         platform: Arc<dyn Platform>,
         dir: &str,
         options: WalOptions,
-    ) -> Result<Wal, WalError> {
-        let options = options.within_bounds();
+    ) -> BoxFuture<'static, Result<Wal, WalError>> {
         let dir: Arc<str> = dir.into();
-        let mut salt = [0; 8];
-        platform.fill_random(&mut salt);
-        let (disk, dir_there, options_there) = (platform.disk(), dir.clone(), options.clone());
-        let scan = move || open::open(&*disk, &dir_there, &options_there, u64::from_le_bytes(salt));
-        let opened = platform.blocking(scan).await?;
-        let mut core = Core::new(opened.index, opened.segments, options.cache_bytes);
-        core.stats.records_recovered = opened.records;
-        let queue_bytes_max = options.queue_bytes_max;
-        let shared = Arc::new(Shared::new(core, queue_bytes_max));
-        let writer = Writer {
-            shared: shared.clone(),
-            platform: platform.clone(),
-            dir,
-            options,
-            active: opened.active,
-            spares: opened.spares,
-            buffer: Vec::new(),
-        };
-        let writer = tokio::spawn(writer.run());
-        Ok(Wal {
-            shared,
-            platform,
-            queue_bytes_max,
-            writer,
+        Box::pin(async move {
+            let options = options.within_bounds();
+            let mut salt = [0; 8];
+            platform.fill_random(&mut salt);
+            let (disk, dir_there, options_there) = (platform.disk(), dir.clone(), options.clone());
+            let scan =
+                move || open::open(&*disk, &dir_there, &options_there, u64::from_le_bytes(salt));
+            let opened = platform.blocking(scan).await?;
+            let mut core = Core::new(opened.index, opened.segments, options.cache_bytes);
+            core.stats.records_recovered = opened.records;
+            let queue_bytes_max = options.queue_bytes_max;
+            let shared = Arc::new(Shared::new(core, queue_bytes_max));
+            let writer = Writer {
+                shared: shared.clone(),
+                platform: platform.clone(),
+                dir,
+                options,
+                active: opened.active,
+                spares: opened.spares,
+                buffer: Vec::new(),
+            };
+            let writer = tokio::spawn(writer.run());
+            Ok(Wal {
+                shared,
+                platform,
+                queue_bytes_max,
+                writer,
+            })
         })
     }
 
@@ -334,14 +338,16 @@ impl Wal {
     ///
     /// # Errors
     /// [`WalError::Fenced`] when the log had failed before, or does so now.
-    pub async fn close(&self) -> Result<(), WalError> {
-        self.shared.core().closing = true;
-        self.shared.work.notify_one();
-        self.shared.until_ended().await;
-        match self.ended() {
-            None | Some(WalError::Closed) => Ok(()),
-            Some(error) => Err(error),
-        }
+    pub fn close(&self) -> BoxFuture<'_, Result<(), WalError>> {
+        Box::pin(async move {
+            self.shared.core().closing = true;
+            self.shared.work.notify_one();
+            self.shared.until_ended().await;
+            match self.ended() {
+                None | Some(WalError::Closed) => Ok(()),
+                Some(error) => Err(error),
+            }
+        })
     }
 }
 

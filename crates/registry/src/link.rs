@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use ids::{GroupId, OperationId, Revision};
 use raft_machine::{COMMAND_BYTES_MAX, Freshness, GroupError, Groups, encode};
 use tokio::time::{Instant, sleep};
@@ -69,31 +70,42 @@ impl Link {
     }
 
     /// Proposes a command.
-    pub async fn propose(&self, command: &Command) -> Result<Committed, RegistryError> {
-        let bytes = command.encode();
-        limits::bound("the command", bytes.len(), COMMAND_BYTES_MAX)
-            .map_err(|refused| Refusal { op: None, refused })?;
-        let operation = self.source.operation();
-        let response = self
-            .persist(|left| {
-                self.groups
-                    .propose(self.group, operation, bytes.clone(), left)
-            })
-            .await?;
-        Ok(decode_response(&response)??)
+    pub fn propose<'a>(
+        &'a self,
+        command: &'a Command,
+    ) -> BoxFuture<'a, Result<Committed, RegistryError>> {
+        Box::pin(async move {
+            let bytes = command.encode();
+            limits::bound("the command", bytes.len(), COMMAND_BYTES_MAX)
+                .map_err(|refused| Refusal { op: None, refused })?;
+            let operation = self.source.operation();
+            let response = self
+                .persist(|left| {
+                    self.groups
+                        .propose(self.group, operation, bytes.clone(), left)
+                })
+                .await?;
+            Ok(decode_response(&response)??)
+        })
     }
 
     /// Asks a question.
-    pub async fn ask(&self, query: &Query, fresh: Freshness) -> Result<Answer, RegistryError> {
-        let bytes = Bytes::from(encode(QUERY_FORMAT, query));
-        let answer = self
-            .persist(|left| self.groups.query(self.group, bytes.clone(), fresh, left))
-            .await?;
-        match decode_answer(&answer)? {
-            Answer::Invalid(why) => Err(RegistryError::Question(why)),
-            Answer::TooOld { oldest } => Err(RegistryError::TooOld { oldest }),
-            answer => Ok(answer),
-        }
+    pub fn ask<'a>(
+        &'a self,
+        query: &'a Query,
+        fresh: Freshness,
+    ) -> BoxFuture<'a, Result<Answer, RegistryError>> {
+        Box::pin(async move {
+            let bytes = Bytes::from(encode(QUERY_FORMAT, query));
+            let answer = self
+                .persist(|left| self.groups.query(self.group, bytes.clone(), fresh, left))
+                .await?;
+            match decode_answer(&answer)? {
+                Answer::Invalid(why) => Err(RegistryError::Question(why)),
+                Answer::TooOld { oldest } => Err(RegistryError::TooOld { oldest }),
+                answer => Ok(answer),
+            }
+        })
     }
 
     /// The newest revision.

@@ -482,7 +482,7 @@ impl Node {
         tokio::spawn(async move {
             // Who comes right after the start waits in the listener's queue, and isn't told that its key is not known yet.
             keys.wait_confirmed(CONFIRM_WAIT).await;
-            door.serve(listener, tls, async move { stop.cancelled().await })
+            door.serve(listener, tls, Box::pin(stop.cancelled_owned()))
                 .await;
         })
     }

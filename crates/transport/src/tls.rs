@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use ids::{NodeId, SiteId};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout_at};
@@ -178,10 +179,12 @@ impl TlsTransport {
     }
 
     /// Closes everything and waits until the transport's tasks have ended. Calls fail from now on.
-    pub async fn shutdown(&self) {
-        self.core.stop.cancel();
-        self.core.tasks.close();
-        self.core.tasks.wait().await;
+    pub fn shutdown(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.core.stop.cancel();
+            self.core.tasks.close();
+            self.core.tasks.wait().await;
+        })
     }
 
     fn check_open(&self, to: NodeId) -> Result<(), TransportError> {

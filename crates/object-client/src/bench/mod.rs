@@ -15,10 +15,10 @@ mod report;
 mod stats;
 mod timeline;
 
-use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -147,38 +147,43 @@ impl Options {
 /// # Errors
 /// When the options make no sense, or preparing or cleaning up fails, or `stop` ended before there was load. Failures
 /// under load are in the report.
-pub async fn run(mut options: Options, stop: impl Future<Output = ()>) -> Result<Report> {
-    options.check()?;
-    if options.mode == Mode::Delete {
-        options.warm_up = Duration::ZERO;
-    }
-    let clients = options.endpoints.iter().cloned().map(S3Client::new);
-    let clients = clients.collect::<Result<Vec<_>>>()?;
-    let client = clients[0].clone();
-    let name = format!("bench-{:012x}", rand::random::<u64>() >> 16);
-    let own = options.bucket.is_none();
-    let bucket = options.bucket.clone().unwrap_or_else(|| name.clone());
-    if own {
-        client.create_bucket(&bucket).await?;
-    }
-    let prefix = format!("{name}/");
-    let shared = Shared::new(options, clients, bucket.clone(), prefix.clone());
-    let measured = measure(&client, shared, pin!(stop)).await;
-    let cleaned = clean_up(&client, &bucket, &prefix, own).await;
-    let report = measured?;
-    cleaned?;
-    Ok(report)
+pub fn run(
+    mut options: Options,
+    mut stop: BoxFuture<'static, ()>,
+) -> BoxFuture<'static, Result<Report>> {
+    Box::pin(async move {
+        options.check()?;
+        if options.mode == Mode::Delete {
+            options.warm_up = Duration::ZERO;
+        }
+        let clients = options.endpoints.iter().cloned().map(S3Client::new);
+        let clients = clients.collect::<Result<Vec<_>>>()?;
+        let client = clients[0].clone();
+        let name = format!("bench-{:012x}", rand::random::<u64>() >> 16);
+        let own = options.bucket.is_none();
+        let bucket = options.bucket.clone().unwrap_or_else(|| name.clone());
+        if own {
+            client.create_bucket(&bucket).await?;
+        }
+        let prefix = format!("{name}/");
+        let shared = Shared::new(options, clients, bucket.clone(), prefix.clone());
+        let measured = measure(&client, shared, &mut stop).await;
+        let cleaned = clean_up(&client, &bucket, &prefix, own).await;
+        let report = measured?;
+        cleaned?;
+        Ok(report)
+    })
 }
 
 async fn measure(
     client: &S3Client,
     shared: Shared,
-    mut stop: Pin<&mut impl Future<Output = ()>>,
+    stop: &mut BoxFuture<'static, ()>,
 ) -> Result<Report> {
     if shared.options.mode.needs_objects() {
         tokio::select! {
             prepared = prepare(client, &shared) => prepared?,
-            () = &mut stop => return Err(Error::Stopped),
+            () = &mut *stop => return Err(Error::Stopped),
         }
     }
     let (stopping, stopped) = watch::channel(false);
@@ -195,7 +200,7 @@ async fn measure(
                 Some(Err(error)) => return Err(Error::Options(format!("a worker ended: {error}"))),
                 None => break,
             },
-            () = &mut stop, if !was_stopped => {
+            () = &mut *stop, if !was_stopped => {
                 was_stopped = true;
                 shared.end();
                 let _ = stopping.send(true);

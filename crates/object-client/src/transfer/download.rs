@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::plan::Parts;
@@ -34,33 +35,45 @@ impl Transfer {
     ///
     /// # Errors
     /// See [`Error`]; then no file of that name was made or changed.
-    pub async fn download_file(&self, key: &str, path: &Path) -> Result<Moved> {
-        let head = self.client.head(&self.bucket, key).await?;
-        self.progress.found(1, head.size);
-        self.download(key.to_owned(), path.to_owned(), head.size, head.etag)
-            .await
+    pub fn download_file<'a>(
+        &'a self,
+        key: &'a str,
+        path: &'a Path,
+    ) -> BoxFuture<'a, Result<Moved>> {
+        Box::pin(async move {
+            let head = self.client.head(&self.bucket, key).await?;
+            self.progress.found(1, head.size);
+            self.download(key.to_owned(), path.to_owned(), head.size, head.etag)
+                .await
+        })
     }
 
     /// Downloads all objects with a prefix below a folder; the prefix is cut from their names.
     ///
     /// # Errors
     /// The first failure ends the transfer; complete files stay.
-    pub async fn download_folder(&self, prefix: &str, folder: &Path) -> Result<Moved> {
-        let mut moved = Moved::default();
-        let mut token: Option<String> = None;
-        loop {
-            let request = ListRequest {
-                prefix,
-                token: token.as_deref(),
-                ..ListRequest::default()
-            };
-            let page = self.client.list(&self.bucket, request).await?;
-            moved = moved.and(self.download_page(prefix, folder, page.objects).await?);
-            match page.next {
-                Some(next) => token = Some(next),
-                None => return Ok(moved),
+    pub fn download_folder<'a>(
+        &'a self,
+        prefix: &'a str,
+        folder: &'a Path,
+    ) -> BoxFuture<'a, Result<Moved>> {
+        Box::pin(async move {
+            let mut moved = Moved::default();
+            let mut token: Option<String> = None;
+            loop {
+                let request = ListRequest {
+                    prefix,
+                    token: token.as_deref(),
+                    ..ListRequest::default()
+                };
+                let page = self.client.list(&self.bucket, request).await?;
+                moved = moved.and(self.download_page(prefix, folder, page.objects).await?);
+                match page.next {
+                    Some(next) => token = Some(next),
+                    None => return Ok(moved),
+                }
             }
-        }
+        })
     }
 
     async fn download_page(

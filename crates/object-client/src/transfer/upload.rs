@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::plan::{MULTIPART_ABOVE, Parts};
@@ -28,32 +29,40 @@ impl Transfer {
     ///
     /// # Errors
     /// See [`Error`]. Parts that arrived are kept for the next try.
-    pub async fn upload_file(&self, path: &Path, key: &str) -> Result<Moved> {
-        let seen = look(path).await?;
-        self.progress.found(1, seen.size);
-        self.upload(path.to_owned(), key.to_owned(), seen).await
+    pub fn upload_file<'a>(&'a self, path: &'a Path, key: &'a str) -> BoxFuture<'a, Result<Moved>> {
+        Box::pin(async move {
+            let seen = look(path).await?;
+            self.progress.found(1, seen.size);
+            self.upload(path.to_owned(), key.to_owned(), seen).await
+        })
     }
 
     /// Uploads all files below a folder as `prefix` + their path.
     ///
     /// # Errors
     /// The first failure ends the transfer; what arrived stays.
-    pub async fn upload_folder(&self, folder: &Path, prefix: &str) -> Result<Moved> {
-        let files = on_disk(folder.to_owned(), files_below).await?;
-        let bytes = files.iter().map(|(_, seen)| seen.size).sum();
-        self.progress.found(files.len() as u64, bytes);
-        let mut named = Vec::with_capacity(files.len());
-        for (relative, seen) in files {
-            named.push((folder.join(&relative), key_of(prefix, &relative)?, seen));
-        }
-        stream::iter(named)
-            .map(|(path, key, seen)| {
-                let this = self.clone();
-                async move { this.upload(path, key, seen).await }
-            })
-            .buffer_unordered(self.jobs)
-            .try_fold(Moved::default(), |sum, one| async move { Ok(sum.and(one)) })
-            .await
+    pub fn upload_folder<'a>(
+        &'a self,
+        folder: &'a Path,
+        prefix: &'a str,
+    ) -> BoxFuture<'a, Result<Moved>> {
+        Box::pin(async move {
+            let files = on_disk(folder.to_owned(), files_below).await?;
+            let bytes = files.iter().map(|(_, seen)| seen.size).sum();
+            self.progress.found(files.len() as u64, bytes);
+            let mut named = Vec::with_capacity(files.len());
+            for (relative, seen) in files {
+                named.push((folder.join(&relative), key_of(prefix, &relative)?, seen));
+            }
+            stream::iter(named)
+                .map(|(path, key, seen)| {
+                    let this = self.clone();
+                    async move { this.upload(path, key, seen).await }
+                })
+                .buffer_unordered(self.jobs)
+                .try_fold(Moved::default(), |sum, one| async move { Ok(sum.and(one)) })
+                .await
+        })
     }
 
     async fn upload(&self, path: PathBuf, key: String, seen: Seen) -> Result<Moved> {

@@ -109,7 +109,7 @@ impl Door {
         );
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = tokio::spawn(async move {
-            let shutdown = async { drop(stopped.await) };
+            let shutdown = Box::pin(async { drop(stopped.await) });
             door.serve(listener, Arc::new(|| None), shutdown).await;
         });
         Door {

@@ -12,6 +12,7 @@
 
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use ids::BucketId;
 use object_core::api::{BucketInfo, Caller, ObjectError, Result};
 use object_core::meta::{Command, DeletionAttempt, Outcome, Refused};
@@ -71,9 +72,11 @@ impl Context {
     }
 
     /// Makes a new attempt for one that seems to have broken off.
-    pub async fn resume_deletion(&self, bucket: &BucketEntry) -> Result<()> {
-        let attempt = self.directory.resume_deletion(bucket).await;
-        self.carry_deletion_out(bucket, attempt).await
+    pub fn resume_deletion<'a>(&'a self, bucket: &'a BucketEntry) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let attempt = self.directory.resume_deletion(bucket).await;
+            self.carry_deletion_out(bucket, attempt).await
+        })
     }
 
     async fn carry_deletion_out(

@@ -82,13 +82,13 @@ pub async fn run(command: BenchCommand) -> Result<ExitCode> {
         options.duration,
         options.endpoints[0].url
     ));
-    let stop = async {
+    let stop = Box::pin(async {
         match tokio::signal::ctrl_c().await {
             Ok(()) => print::note("stopping and cleaning up"),
             // Without signals there is only the time.
             Err(_) => std::future::pending().await,
         }
-    };
+    });
     let report = bench::run(options, stop).await?;
     if let Some(path) = &arguments.plot {
         let written = std::fs::write(path, report.svg());

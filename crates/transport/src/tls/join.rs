@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
@@ -65,22 +66,24 @@ pub enum JoinError {
 ///
 /// # Errors
 /// See [`JoinError`]; only a refusal says for sure that nothing was granted.
-pub async fn join_call(
+pub fn join_call(
     address: &str,
     ca_fingerprint_sha256: [u8; 32],
     request: Bytes,
     deadline: Duration,
-) -> Result<Bytes, JoinError> {
-    if request.len() > JOIN_BYTES_MAX {
-        return Err(JoinError::TooLarge(request.len()));
-    }
-    let late = |_| JoinError::DeadlineExceeded(address.to_owned());
-    let asked = timeout(deadline, ask(address, ca_fingerprint_sha256, &request)).await;
-    let answer = asked.map_err(late)?.map_err(|source| {
-        let address = address.to_owned();
-        JoinError::Unreachable { address, source }
-    })?;
-    answer.map_err(JoinError::Refused)
+) -> BoxFuture<'_, Result<Bytes, JoinError>> {
+    Box::pin(async move {
+        if request.len() > JOIN_BYTES_MAX {
+            return Err(JoinError::TooLarge(request.len()));
+        }
+        let late = |_| JoinError::DeadlineExceeded(address.to_owned());
+        let asked = timeout(deadline, ask(address, ca_fingerprint_sha256, &request)).await;
+        let answer = asked.map_err(late)?.map_err(|source| {
+            let address = address.to_owned();
+            JoinError::Unreachable { address, source }
+        })?;
+        answer.map_err(JoinError::Refused)
+    })
 }
 
 async fn ask(
