@@ -60,6 +60,8 @@ pub struct Options {
     pub node: NodeId,
     /// This run of its process.
     pub incarnation: Incarnation,
+    /// When the last run of this node was surely over: a lease that it gave counts from here at the latest.
+    pub alone_since: Instant,
     /// Memory for pages of the state database.
     pub cache_bytes: usize,
     /// A leader of a used group says so this often.
@@ -91,20 +93,21 @@ impl Options {
         self.lease()
     }
 
-    /// For so long after its start this node votes for nobody: a lease.
-    pub(crate) fn no_votes_for(&self) -> Duration {
+    /// Until then this node votes for nobody: a lease after its last run.
+    pub(crate) fn no_votes_before(&self) -> Instant {
         #[cfg(debug_assertions)]
         if self.planted == Some(crate::planted::Bug::VotesAtOnce) {
-            return Duration::ZERO;
+            return self.alone_since;
         }
-        self.lease()
+        self.alone_since + self.lease()
     }
 
-    /// The defaults for a node.
+    /// The defaults for a node whose last run is over now.
     pub fn new(node: NodeId, incarnation: Incarnation) -> Self {
         Options {
             node,
             incarnation,
+            alone_since: Instant::now(),
             cache_bytes: 48 << 20,
             heartbeat: Duration::from_millis(300),
             // Small virtual machines stand still for a second now and then.
@@ -272,7 +275,7 @@ impl RaftGroups {
         Ok(group)
     }
 
-    /// Lets the group hold elections here, but not before a lease has passed since the node started: in its last run it may
+    /// Lets the group hold elections here, but not before a lease has passed since the node's last run, in which it may
     /// have confirmed a leader. Whoever votes alone confirmed only itself.
     fn stand_after_lease(&self, group: Arc<Group>) {
         let me = self.options.node;
@@ -284,12 +287,10 @@ impl RaftGroups {
             .collect();
         let alone = voters == [me.0];
         let preferred = alone || self.directory.voters(group.id).first() == Some(&me);
-        let from = self.started
-            + if alone {
-                Duration::ZERO
-            } else {
-                self.options.lease()
-            };
+        let from = match alone {
+            true => self.options.alone_since,
+            false => self.options.alone_since + self.options.lease(),
+        };
         self.keep(tokio::spawn(async move {
             tokio::time::sleep_until(from).await;
             group.raft.runtime_config().elect(true);

@@ -79,10 +79,7 @@ impl RaftHandler {
         let (lease_end, patience) = {
             let groups = self.0.upgrade().ok_or_else(|| refuse("the node stops"))?;
             let options = &groups.options;
-            (
-                groups.started + options.no_votes_for(),
-                options.election * 3 / 4,
-            )
+            (options.no_votes_before(), options.election * 3 / 4)
         };
         let rest = lease_end.saturating_duration_since(Instant::now());
         if transfer || rest.is_zero() {
@@ -211,7 +208,7 @@ mod tests {
         block_on(async {
             let groups = testing::start(SimDisk::new()).await.unwrap();
             let handler = RaftHandler(Arc::downgrade(&groups));
-            let lease_end = groups.started + groups.options.lease();
+            let lease_end = groups.options.alone_since + groups.options.lease();
             assert!(handler.may_vote(false).await.is_err());
             assert!(Instant::now() < lease_end, "a refusal does not wait");
             assert!(handler.may_vote(true).await.is_ok());

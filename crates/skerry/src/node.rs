@@ -300,7 +300,10 @@ impl Node {
             wal.clone(),
             Arc::new(SiteMachines(signal.clone())),
             topology.clone(),
-            Options::new(id, Incarnation::random(&mut platform.rng())),
+            Options {
+                alone_since: folder.locked_at().into(),
+                ..Options::new(id, Incarnation::random(&mut platform.rng()))
+            },
         )
         .await
         .with_context(|| {

@@ -13,6 +13,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use ids::{NodeId, SiteId};
@@ -62,6 +63,7 @@ pub struct Folder {
     path: PathBuf,
     /// For a folder that held nothing: how it was before.
     before: Option<Before>,
+    locked_at: Instant,
     _lock: fs::File,
 }
 
@@ -117,8 +119,14 @@ impl Folder {
         Ok(Folder {
             path: path.to_owned(),
             before: new.then_some(before),
+            locked_at: Instant::now(),
             _lock: lock,
         })
+    }
+
+    /// When it was locked: from then on no other process acts for this node.
+    pub fn locked_at(&self) -> Instant {
+        self.locked_at
     }
 
     /// Removes everything, when the folder held nothing before it was locked: a first start that failed leaves nothing.
