@@ -9,8 +9,10 @@ use anyhow::{Context, Result, bail};
 
 /// The folder that holds the workspace's manifest.
 pub fn workspace_root() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().unwrap_or(here).to_path_buf()
+    // As cargo says it now: with a target folder that several clones share, this program may have been built for another.
+    let here = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    here.parent().unwrap_or(&here).to_path_buf()
 }
 
 /// The folder for what is slow to make and may be deleted at any time: tools, virtual environments.
