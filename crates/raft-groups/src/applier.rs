@@ -49,7 +49,6 @@ enum Job {
     /// Removes some keys of generations that are not in force (`all`: of every generation); says whether that was all.
     RemoveStale {
         host: Arc<GroupHost>,
-        all: bool,
         reply: Reply<bool>,
     },
     Checkpoint {
@@ -142,13 +141,12 @@ impl Applier {
         .await
     }
 
-    /// Removes generations that are not in force, or (`all`) everything of the group.
-    pub async fn remove_stale(&self, host: Arc<GroupHost>, all: bool) -> Result<(), StoreError> {
+    /// Removes generations that are not in force.
+    pub async fn remove_stale(&self, host: Arc<GroupHost>) -> Result<(), StoreError> {
         // Step by step, so that other groups' jobs get between.
         while !self
             .ask(|reply| Job::RemoveStale {
                 host: host.clone(),
-                all,
                 reply,
             })
             .await?
@@ -325,8 +323,8 @@ impl Writer {
                 let result = self.install(&host, applied).await;
                 let _ = reply.send(result.inspect_err(|error| self.notice(error)));
             }
-            Job::RemoveStale { host, all, reply } => {
-                let result = self.remove_stale(&host, all).await;
+            Job::RemoveStale { host, reply } => {
+                let result = self.remove_stale(&host).await;
                 let _ = reply.send(result.inspect_err(|error| self.notice(error)));
             }
         }
@@ -346,29 +344,21 @@ impl Writer {
         Ok(())
     }
 
-    async fn remove_stale(&mut self, host: &Arc<GroupHost>, all: bool) -> Result<bool, StoreError> {
+    async fn remove_stale(&mut self, host: &GroupHost) -> Result<bool, StoreError> {
         let (database, group) = (self.database.clone(), host.group);
-        let keep = (!all).then(|| host.applied().generation);
+        let keep = host.applied().generation;
         self.platform
-            .blocking(move || {
-                database.write(|writing| {
-                    if all {
-                        writing.remove_group(group)?;
-                    }
-                    writing.remove_stale(group, keep)
-                })
-            })
+            .blocking(move || database.write(|writing| writing.remove_stale(group, keep)))
             .await
     }
 
     async fn checkpoint(&mut self) -> Result<(), StoreError> {
-        let hosts = std::mem::take(&mut self.hosts);
-        let nexts: Vec<u64> = hosts.iter().map(|host| host.applied_next()).collect();
+        let nexts: Vec<u64> = self.hosts.iter().map(|host| host.applied_next()).collect();
         let database = self.database.clone();
         self.platform
             .blocking(move || database.checkpoint())
             .await?;
-        for (host, next) in hosts.iter().zip(nexts) {
+        for (host, next) in self.hosts.drain(..).zip(nexts) {
             host.set_durable(next);
         }
         self.dirty_bytes = 0;

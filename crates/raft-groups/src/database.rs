@@ -314,14 +314,8 @@ impl<'a> Writing<'a> {
         Ok(())
     }
 
-    /// Forgets a group's record; its keys go by [`Writing::remove_stale`].
-    pub fn remove_group(&mut self, group: GroupId) -> Result<(), StoreError> {
-        self.groups.remove(group.0).map_err(failed)?;
-        Ok(())
-    }
-
     /// Removes some keys of every generation of the group but `keep`; true when none are left.
-    pub fn remove_stale(&mut self, group: GroupId, keep: Option<u32>) -> Result<bool, StoreError> {
+    pub fn remove_stale(&mut self, group: GroupId, keep: u32) -> Result<bool, StoreError> {
         let mut stale = Vec::new();
         let mut from = prefix(group, 0);
         let end = (u64::from(group.0) + 1) << 32;
@@ -335,7 +329,7 @@ impl<'a> Writing<'a> {
             let Some(found) = key.first_chunk::<8>().copied() else {
                 return Err(StoreError::Damaged("a key is too short".into()));
             };
-            if keep.is_some_and(|keep| found == prefix(group, keep)) {
+            if found == prefix(group, keep) {
                 from = end_of(found);
                 continue;
             }

@@ -151,9 +151,17 @@ impl Group {
         }
     }
 
+    /// As [`Group::wake`], unless another node is known to lead: a follower that slept has heard nothing for long, so its
+    /// clock would have it stand for election before that leader's first word gets here.
+    fn wake_to_lead(&self) {
+        if self.leads() || self.leader().is_none() {
+            self.wake();
+        }
+    }
+
     /// Proposes a command (operation id in front) if this node leads.
     pub async fn propose(&self, command: Bytes) -> Result<Bytes, Miss> {
-        self.wake();
+        self.wake_to_lead();
         for attempt in 0..2 {
             match self.raft.client_write(Command(command.clone())).await {
                 Ok(written) => return Ok(written.data.0),
@@ -180,11 +188,12 @@ impl Group {
     /// Waits until everything that was acknowledged anywhere before the call is visible here; only the leader can.
     /// Returns the index up to which that is.
     pub async fn confirm_leadership(&self) -> Result<u64, Miss> {
-        self.wake();
+        self.wake_to_lead();
         if let Some(index) = self.confirmed_by_lease() {
             return Ok(index);
         }
-        let option = LinearizerOption::new(None, true).with_wait_timeout(LEASE_WAIT);
+        let sure = self.lease.saturating_sub(LEASE_MARGIN);
+        let option = LinearizerOption::new(Some(sure), true).with_wait_timeout(LEASE_WAIT);
         let linearizer = match self.raft.get_read_linearizer(option).await {
             Ok(linearizer) => linearizer,
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
@@ -243,14 +252,13 @@ impl Group {
                 .is_ok()
     }
 
-    /// Asks the machine, whatever is applied here.
-    pub async fn query_here(&self, query: Bytes) -> Result<Bytes, StoreError> {
-        let (database, host) = (self.database.clone(), self.host.clone());
-        // Reads mostly hit redb's cache and take microseconds: a hop to another thread would cost more than it saves.
-        let reading = database.read()?;
+    /// Asks the machine, whatever is applied here. Blocks, but reads mostly hit redb's cache and take microseconds: a hop to
+    /// another thread would cost more than it saves.
+    pub fn query_here(&self, query: &[u8]) -> Result<Bytes, StoreError> {
+        let reading = self.database.read()?;
         let record = reading.group(self.id)?;
         let view = reading.view(self.id, record.map_or(0, |record| record.generation));
-        Ok(host.machine.query(&view, &query)?.into())
+        Ok(self.host.machine.query(&view, query)?.into())
     }
 
     /// Makes this node's log start a group with these voters; for the first node of a site.

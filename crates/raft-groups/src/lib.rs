@@ -30,11 +30,13 @@ mod groups;
 mod host;
 mod log_store;
 mod machine;
+mod members;
 mod message;
 mod network;
 #[cfg(debug_assertions)]
 mod planted;
 mod results;
+mod route;
 mod runtime;
 mod service;
 mod sleep;

@@ -130,7 +130,7 @@ impl RaftStateMachine<Types> for GroupMachine {
             .await
             .map_err(failed)?;
         self.applier
-            .remove_stale(self.host.clone(), false)
+            .remove_stale(self.host.clone())
             .await
             .map_err(failed)
     }

@@ -1,4 +1,4 @@
-//! What nodes ask each other about groups besides Raft itself: forwarded proposals and queries, sleep and wake.
+//! What nodes ask each other about groups besides Raft itself: forwarded proposals and queries, and sleep.
 
 use bytes::Bytes;
 use ids::{GroupId, NodeId, OperationId};
@@ -26,8 +26,6 @@ pub(crate) enum Ask {
     ReadIndex { group: GroupId },
     /// From a leader: these groups are idle; sleep if you agree on their state.
     Sleep(Vec<Idle>),
-    /// From a replica that can't do without: these groups are needed.
-    Wake(Vec<GroupId>),
 }
 
 /// What a leader thinks an idle group's state is.
@@ -46,7 +44,6 @@ pub(crate) enum Told {
     Index(u64),
     /// For each group of a [`Ask::Sleep`]: whether it sleeps now.
     Asleep(Vec<bool>),
-    Done,
     NotLeader(Option<NodeId>),
     NoQuorum(String),
     NotHosted,

@@ -64,11 +64,11 @@ impl RaftHandler {
         let (id, request) = wire::read_vote_call(body).map_err(refuse)?;
         let group = self.group(id)?;
         self.may_vote(request.leadership_transfer).await?;
-        group.wake();
         let response = match kind {
             wire::PRE_VOTE => group.raft.pre_vote(request).await,
             _ => group.raft.vote(request).await,
         };
+        group.wake();
         Ok(wire::vote_answer(&response.map_err(refuse)?))
     }
 
@@ -112,10 +112,7 @@ impl RaftHandler {
         group.wake();
         let host = group.host.clone();
         let generation = host.applied().generation + 1;
-        applier
-            .remove_stale(host.clone(), false)
-            .await
-            .map_err(refuse)?;
+        applier.remove_stale(host.clone()).await.map_err(refuse)?;
         let mut reader = BufReader::with_capacity(64 << 10, stream);
         loop {
             let read = timeout(FILL_LIMIT, wire::read_rows(&mut reader, FILL_BYTES)).await;
@@ -160,8 +157,10 @@ impl Handler for RaftHandler {
             wire::APPEND => {
                 let (id, request) = codec::decode_append(body).map_err(refuse)?;
                 let group = self.group(id)?;
+                let response = group.raft.append_entries(request).await;
+                // Not before: its clock has heard nothing since it fell asleep, and would have it stand for election.
                 group.wake();
-                let response = group.raft.append_entries(request).await.map_err(refuse)?;
+                let response = response.map_err(refuse)?;
                 Ok(wire::append_answer(&response))
             }
             wire::VOTE | wire::PRE_VOTE => self.vote(kind, &body).await,

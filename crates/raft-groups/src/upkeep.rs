@@ -1,5 +1,5 @@
-//! The node's one clockwork for its groups: liveness of peers, sleep and wake, membership towards the placement, trimming
-//! of the log.
+//! The node's one clockwork for its groups: liveness of peers, sleep and wake, members towards the placement (`members.rs`),
+//! trimming of the log.
 //!
 //! Each step is idempotent and starts from what is, so it may be cut anywhere. One message per peer and beat carries
 //! the liveness of all groups.
@@ -12,25 +12,22 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use ids::{GroupId, Incarnation, NodeId};
 use membership::liveness::{self, Detector, Event};
-use membership::plan::{self, Current, Step, Wanted};
-use openraft::{ChangeMembers, Instant, RaftMetrics};
+use membership::plan::Step;
 use raft_machine::{decode, encode};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use transport::{Handler, Refusal, Service};
 
 use crate::group::Group;
 use crate::groups::RaftGroups;
+use crate::members::{next_step, reconcile};
 use crate::message::{Ask, Idle, Told};
 use crate::sleep::{self, Facts};
-use crate::types::Types;
 
 /// Version of a sign of life.
 const FORMAT: u8 = 1;
 const BEAT: Duration = Duration::from_millis(200);
 const BEATS_PER_CHORE: u64 = 5;
 const ASK_LIMIT: Duration = Duration::from_secs(2);
-/// Membership changes under way at once on a node.
-const CHANGES_MAX: usize = 8;
 
 /// Starts the clockwork; it ends with `groups`.
 pub(crate) fn start(groups: &Arc<RaftGroups>) -> JoinHandle<()> {
@@ -53,34 +50,27 @@ impl Handler for Alive {
 async fn run(groups: Weak<RaftGroups>) {
     let mut detector = Detector::new(liveness::Options::default());
     let (heard_in, mut heard) = tokio::sync::mpsc::channel(256);
-    let mut pinging: JoinSet<NodeId> = JoinSet::new();
-    let mut pinged: BTreeSet<NodeId> = BTreeSet::new();
+    let mut pinging = JoinSet::new();
+    let mut pings: BTreeMap<NodeId, AbortHandle> = BTreeMap::new();
     let mut beat = tokio::time::interval(BEAT);
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut beats: u64 = 0;
-    let mut chores = tokio::spawn(async {});
+    let mut chores = JoinSet::new();
     loop {
         beat.tick().await;
         beats += 1;
         let Some(groups) = groups.upgrade() else {
             return;
         };
-        while let Some(done) = pinging.try_join_next() {
-            if let Ok(node) = done {
-                pinged.remove(&node);
-            }
-        }
+        while pinging.try_join_next().is_some() {}
+        pings.retain(|_, ping| !ping.is_finished());
         let now = groups.started.elapsed();
         let peers: BTreeSet<NodeId> = groups.directory.peers().into_iter().collect();
         detector.set_peers(&peers, now);
-        for node in peers
-            .iter()
-            .copied()
-            .filter(|node| !pinged.contains(node))
-            .collect::<Vec<_>>()
-        {
-            pinged.insert(node);
-            pinging.spawn(ping(groups.clone(), node, heard_in.clone()));
+        for node in peers {
+            pings
+                .entry(node)
+                .or_insert_with(|| pinging.spawn(ping(groups.clone(), node, heard_in.clone())));
         }
         let mut events = Vec::new();
         while let Ok((node, incarnation)) = heard.try_recv() {
@@ -92,9 +82,10 @@ async fn run(groups: Weak<RaftGroups>) {
         }
         wake_orphans(&groups, &detector);
         notice_stops(&groups);
-        if beats.is_multiple_of(BEATS_PER_CHORE) && chores.is_finished() {
+        while chores.try_join_next().is_some() {}
+        if beats.is_multiple_of(BEATS_PER_CHORE) && chores.is_empty() {
             // Beside the beat: a chore may wait for a node that does not answer.
-            chores = tokio::spawn(async move {
+            chores.spawn(async move {
                 put_to_sleep(&groups).await;
                 reconcile(&groups).await;
                 trim(&groups).await;
@@ -107,7 +98,7 @@ async fn ping(
     groups: Arc<RaftGroups>,
     node: NodeId,
     heard: tokio::sync::mpsc::Sender<(NodeId, Incarnation)>,
-) -> NodeId {
+) {
     let answer = groups
         .transport
         .call(node, Service::LIVENESS, Bytes::new(), ASK_LIMIT)
@@ -117,7 +108,6 @@ async fn ping(
     {
         let _ = heard.send((node, incarnation)).await;
     }
-    node
 }
 
 /// Wakes the groups that a change of a peer's state matters to.
@@ -263,124 +253,6 @@ async fn put_to_sleep(groups: &RaftGroups) {
     }
 }
 
-/// A member that lacks no more entries than this has caught up.
-const LAG_MAX: u64 = 1_000;
-/// And it confirmed the leader within this time.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
-/// The lead goes only to a member that lacks no more than this: nobody can write before it has the rest.
-const TRANSFER_LAG_MAX: u64 = 32;
-
-fn current(group: &Group) -> Option<Current> {
-    let metrics = group.metrics();
-    let membership = metrics.membership_config.membership();
-    let halves = membership.get_joint_config();
-    let last = metrics.last_log_index.unwrap_or(0);
-    let replication = metrics.replication.as_ref()?;
-    let near = |at: &Option<crate::types::LogId>| at.is_some_and(|id| id.index + LAG_MAX >= last);
-    let heartbeat = metrics.heartbeat.as_ref();
-    let answers = |node: &u64| {
-        let last = heartbeat
-            .and_then(|heard| heard.get(node))
-            .and_then(Option::as_ref);
-        last.is_some_and(|at| at.elapsed() < ANSWERS_WITHIN)
-    };
-    let caught_up = replication
-        .iter()
-        .filter(|(node, at)| answers(node) && near(at))
-        .map(|(node, _)| NodeId(*node));
-    Some(Current {
-        voters: halves.last()?.iter().copied().map(NodeId).collect(),
-        joint: halves.len() > 1,
-        learners: membership.learner_ids().map(NodeId).collect(),
-        leader: NodeId(metrics.current_leader?),
-        caught_up: caught_up.chain([NodeId(metrics.id)]).collect(),
-    })
-}
-
-fn next_step(groups: &RaftGroups, group: &Group) -> Step {
-    let voters = groups.directory.voters(group.id);
-    let wanted = Wanted {
-        voters,
-        learners: groups.directory.learners(group.id),
-    };
-    let step = current(group).map_or(Step::Nothing, |current| plan::next_step(&current, &wanted));
-    match step {
-        Step::TransferLeader(to) if !may_take_the_lead(&group.metrics(), to) => Step::Nothing,
-        step => step,
-    }
-}
-
-fn may_take_the_lead(metrics: &RaftMetrics<Types>, to: NodeId) -> bool {
-    let last = metrics.last_log_index.unwrap_or(0);
-    let replication = metrics.replication.as_ref();
-    let at = replication.and_then(|replication| replication.get(&to.0).copied().flatten());
-    at.is_some_and(|id| id.index + TRANSFER_LAG_MAX >= last)
-}
-
-/// Takes the groups that this node leads one step towards the placement.
-async fn reconcile(groups: &Arc<RaftGroups>) {
-    let mut changes = JoinSet::new();
-    for group in groups.all() {
-        if !group.leads() {
-            continue;
-        }
-        let step = next_step(groups, &group);
-        if step == Step::Nothing {
-            continue;
-        }
-        while changes.len() >= CHANGES_MAX {
-            changes.join_next().await;
-        }
-        group.wake();
-        changes.spawn(async move {
-            let id = group.id;
-            let limit = Duration::from_secs(10);
-            match tokio::time::timeout(limit, take_step(&group, step.clone())).await {
-                Ok(Ok(())) => tracing::info!(group = %id, ?step, "a group's members changed"),
-                Ok(Err(error)) => tracing::warn!(group = %id, ?step, %error, "a group's members did not change yet"),
-                Err(_) => tracing::warn!(group = %id, ?step, "a group's members did not change in time"),
-            }
-        });
-    }
-    while changes.join_next().await.is_some() {}
-}
-
-async fn take_step(group: &Group, step: Step) -> Result<(), String> {
-    let raft = &group.raft;
-    let text = |error: &dyn std::fmt::Display| error.to_string();
-    match step {
-        Step::Nothing => Ok(()),
-        Step::AddLearners(nodes) => {
-            for node in nodes {
-                raft.add_learner(node.0, (), false)
-                    .await
-                    .map_err(|error| text(&error))?;
-            }
-            Ok(())
-        }
-        Step::AwaitCatchUp(_) => Ok(()),
-        Step::ChangeVoters(voters) => {
-            let voters: BTreeSet<u64> = voters.iter().map(|node| node.0).collect();
-            raft.change_membership(voters, true)
-                .await
-                .map(drop)
-                .map_err(|error| text(&error))
-        }
-        Step::RemoveLearners(nodes) => {
-            let nodes: BTreeSet<u64> = nodes.iter().map(|node| node.0).collect();
-            let change = ChangeMembers::RemoveNodes(nodes);
-            raft.change_membership(change, true)
-                .await
-                .map(drop)
-                .map_err(|error| text(&error))
-        }
-        Step::TransferLeader(to) => group
-            .transfer_leader(to)
-            .await
-            .map_err(|error| text(&error)),
-    }
-}
-
 /// Keeps the log within its bound: groups that pin the older half of its segments let go of what stands there, as far as
 /// the database covers it. The newer half stays for followers that were away for a moment.
 async fn trim(groups: &RaftGroups) {
@@ -410,7 +282,6 @@ async fn trim(groups: &RaftGroups) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::log_id;
 
     /// What version 1 looks like; see `formats.rs`.
     #[tokio::test]
@@ -420,23 +291,5 @@ mod tests {
         assert_eq!(answer, [&[1_u8][..], &[7; 16]].concat());
         let read: Incarnation = decode("a sign of life", FORMAT, &answer).unwrap();
         assert_eq!(read, Incarnation([7; 16]));
-    }
-
-    #[test]
-    fn only_a_member_that_lacks_little_takes_the_lead() {
-        let mut metrics = RaftMetrics::<Types>::new_initial(1);
-        metrics.last_log_index = Some(100);
-        let to = NodeId(2);
-        assert!(!may_take_the_lead(&metrics, to), "nothing is known of it");
-        for (at, may) in [
-            (None, false),
-            (Some(67), false),
-            (Some(68), true),
-            (Some(100), true),
-        ] {
-            let at = at.map(|index| log_id(1, index));
-            metrics.replication = Some([(2, at)].into());
-            assert_eq!(may_take_the_lead(&metrics, to), may, "{at:?}");
-        }
     }
 }

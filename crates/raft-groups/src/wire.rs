@@ -236,7 +236,10 @@ pub(crate) async fn write_end(stream: &mut (impl AsyncWrite + Unpin)) -> std::io
     stream.flush().await
 }
 
-/// Reads rows until they have `bytes_min`, and whether more may follow.
+/// What a row takes in memory besides its bytes, about: rows without any must come to an end too.
+const ROW_OVERHEAD: usize = 64;
+
+/// Reads rows until they take `bytes_min` of memory, and whether more may follow.
 pub(crate) async fn read_rows(
     stream: &mut (impl AsyncRead + Unpin),
     bytes_min: usize,
@@ -247,7 +250,7 @@ pub(crate) async fn read_rows(
         let Some((key, value)) = read_row(stream).await? else {
             return Ok((rows, false));
         };
-        bytes += key.len() + value.len();
+        bytes += ROW_OVERHEAD + key.len() + value.len();
         rows.push((key, value));
     }
     Ok((rows, true))
@@ -284,11 +287,21 @@ mod tests {
         let (mut out, mut into) = tokio::io::duplex(1 << 10);
         write_rows(&mut out, &rows).await.unwrap();
         write_end(&mut out).await.unwrap();
-        let (first, more) = read_rows(&mut into, 20).await.unwrap();
+        let two = 2 * (ROW_OVERHEAD + 10);
+        let (first, more) = read_rows(&mut into, two).await.unwrap();
         assert_eq!((&first[..], more), (&rows[..2], true));
-        let (second, more) = read_rows(&mut into, 20).await.unwrap();
+        let (second, more) = read_rows(&mut into, two).await.unwrap();
         assert_eq!((&second[..], more), (&rows[2..], false));
         drop(out);
-        assert!(read_rows(&mut into, 20).await.is_err());
+        assert!(read_rows(&mut into, two).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn rows_without_bytes_fill_a_batch_too() {
+        let rows = vec![(Bytes::new(), Bytes::new()); 100];
+        let (mut out, mut into) = tokio::io::duplex(1 << 10);
+        write_rows(&mut out, &rows).await.unwrap();
+        let (read, more) = read_rows(&mut into, 640).await.unwrap();
+        assert_eq!((read.len(), more), (10, true));
     }
 }

@@ -1,9 +1,13 @@
 //! One simulated node: what peers may send, what a failure stops, what is refused at the start.
 
+use bytes::Bytes;
+use ids::OperationId;
 use platform::Disk;
+use raft_machine::{COMMAND_BYTES_MAX, Groups};
 use testkit::sim::{Fault, FaultOn, SimDisk, block_on};
 
 use super::*;
+use crate::message::{Ask, Told};
 use crate::testing::{self, Echo};
 
 const GROUP: GroupId = GroupId(7);
