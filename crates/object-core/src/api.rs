@@ -338,6 +338,7 @@ pub struct CopySource {
 }
 
 /// A server-side copy.
+#[derive(Debug, Clone)]
 #[allow(missing_docs)]
 pub struct CopyRequest {
     pub source: CopySource,

@@ -15,6 +15,7 @@
 //! - a commit whose segment is not pending any more is refused ([`Refused::SegmentGone`]), so that a collector may remove
 //!   blocks of a segment that was given up, however late its gateway comes;
 //! - whatever is visible to a reader is complete: its segments' block lists were committed before it;
+//! - no segment begins whose blocks would be placed by an older epoch than the newest that the group has heard of;
 //! - no command is larger than 1 MiB: a segment's block list comes in pages of at most [`BLOCKS_PER_PAGE`].
 
 use ids::{BucketId, Epoch, NodeId, SegmentId, UploadId, UserId};
@@ -27,6 +28,7 @@ use crate::api::{
 
 mod change;
 mod debt;
+mod epochs;
 mod fences;
 mod inline_bytes;
 mod keys;
@@ -113,7 +115,7 @@ pub struct NewObject {
 /// A change of a group's metadata.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
-    /// Announces a stream of blocks before the first is written.
+    /// As [`Command::BeginSegmentIn`] from a program that did not say its epoch: logs may still hold it.
     BeginSegment {
         /// Its key: the slot must not be fenced.
         at: KeyRef,
@@ -231,6 +233,20 @@ pub enum Command {
         /// Who calls its deletion off.
         attempt: DeletionAttempt,
     },
+    /// Announces a stream of blocks before the first is written. The group hears of the epoch, as of
+    /// [`Command::HearOfEpoch`].
+    BeginSegmentIn {
+        /// Its key: the slot must not be fenced.
+        at: KeyRef,
+        /// The new segment.
+        segment: SegmentId,
+        /// By the gateway's clock; a reconciler gives up segments that stay pending too long.
+        started_ms: u64,
+        /// The newest epoch that the gateway knows: its blocks are placed by this one, or by newer ones.
+        epoch: Epoch,
+    },
+    /// Tells the group that there is an epoch; refused if it has heard of a newer one.
+    HearOfEpoch(Epoch),
 }
 
 impl Command {
@@ -238,6 +254,7 @@ impl Command {
     pub fn key_mut(&mut self) -> Option<&mut KeyRef> {
         match self {
             Command::BeginSegment { at, .. }
+            | Command::BeginSegmentIn { at, .. }
             | Command::PutObject { at, .. }
             | Command::DeleteObject { at, .. }
             | Command::CreateUpload { at, .. }
@@ -249,7 +266,8 @@ impl Command {
             | Command::ForgetSegments(_)
             | Command::UpdateBlocks { .. }
             | Command::FenceSlots { .. }
-            | Command::UnfenceSlots { .. } => None,
+            | Command::UnfenceSlots { .. }
+            | Command::HearOfEpoch(_) => None,
         }
     }
 }
@@ -284,6 +302,10 @@ pub enum Refused {
     PageOutOfOrder,
     /// A newer attempt deletes the bucket, or this one was called off.
     Overtaken,
+    /// The group has heard of a newer epoch: blocks that an older one places may have too few copies.
+    OldEpoch {
+        newest: Epoch,
+    },
 }
 
 /// The answer to a command.
@@ -299,7 +321,8 @@ pub enum Outcome {
     Refused(Refused),
 }
 
-/// A question about a group's metadata.
+/// A question about a group's metadata. Where key slots show nothing because they are fenced, the answer is
+/// [`Answer::Fenced`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Query {
     /// The current (or a given) version of a key.
@@ -391,6 +414,8 @@ pub enum Query {
         /// Lists of the first segments, each whole, as long as all together have at most this many blocks.
         blocks_max: u32,
     },
+    /// The newest epoch that the group has heard of, and how many blocks there are of each.
+    Epochs,
 }
 
 /// A version with what a reader begins with.
@@ -481,4 +506,12 @@ pub enum Answer {
     },
     Stats(MetaStats),
     Read(Option<Readable>),
+    Epochs {
+        /// `None`: the group has heard of none yet, and counts no blocks.
+        newest: Option<Epoch>,
+        /// Blocks without debt of segments that are not doomed, by epoch, ascending.
+        whole: Vec<(Epoch, u64)>,
+    },
+    /// All slots that were asked are fenced: they hold nothing, and their bucket is being deleted, or was.
+    Fenced,
 }

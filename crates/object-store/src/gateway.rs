@@ -4,7 +4,8 @@
 //! placement group, bytes to the blocks' servers.
 //!
 //! Consistency: a write is acknowledged when its metadata is committed and every block is durable on a quorum of its
-//! servers; reads ask the group linearizably. Conditions of writes are judged inside the group.
+//! servers; reads ask the group linearizably. Conditions of writes are judged inside the group. So is whether a gateway
+//! is behind: with a bucket that is not there any more, or with a map of fewer servers.
 //! Retries: proposals are repeated under one operation id; a write whose answer is [`ObjectError::Unavailable`] may
 //! have happened.
 //! Cancellation: a dropped request leaves at most a pending segment, which a background job gives up.
@@ -45,6 +46,7 @@ pub use copies::write_quorum;
 
 use abandoned::Abandoned;
 use ask::MetaGroups;
+use fenced::Successors;
 use limits::{Limits, ReadTimes, SlowNodes};
 
 /// Bounds and sizes of a gateway.
@@ -132,6 +134,7 @@ pub(crate) struct Context {
     pub limits: Limits,
     pub slow: SlowNodes,
     pub read_times: ReadTimes,
+    pub successors: Successors,
 }
 
 /// A key of a bucket that the caller may use, and the group that keeps it.
@@ -172,6 +175,7 @@ impl Gateway {
             limits,
             slow: SlowNodes::default(),
             read_times: ReadTimes::default(),
+            successors: Successors::default(),
         }))
     }
 
@@ -189,7 +193,9 @@ impl Context {
     /// The bucket of a name, if the caller may use it.
     /// Whether the caller may write at all is asked where a request comes in, see the `Objects` below.
     pub async fn bucket(&self, caller: &Caller, name: &str) -> Result<BucketEntry> {
-        usable(caller, name, self.directory.get(name).await)
+        let found = self.directory.get(name).await;
+        let found = found.map(|known| known.map(|known| self.successors.newest(known)));
+        usable(caller, name, found)
     }
 
     /// The bucket that has a name now, if the caller may use it.
@@ -278,13 +284,25 @@ impl Objects for Gateway {
     }
 
     async fn get(&self, caller: &Caller, request: GetRequest) -> Result<Got> {
-        let place = self.0.limits.request().await?;
-        self.0.get(caller, request, place).await
+        let (context, request) = (&self.0, &request);
+        let read = || async move {
+            let place = context.limits.request().await?;
+            context.get(caller, request.clone(), place).await
+        };
+        let absent = refusals::absent(request.version);
+        context
+            .read_key_past_fence(caller, &request.bucket, absent, read)
+            .await
     }
 
     async fn head(&self, caller: &Caller, request: GetRequest) -> Result<Got> {
         let _place = self.0.limits.request().await?;
-        self.0.head(caller, request).await
+        let (context, request) = (&self.0, &request);
+        let read = || async move { context.head(caller, request.clone()).await };
+        let absent = refusals::absent(request.version);
+        context
+            .read_key_past_fence(caller, &request.bucket, absent, read)
+            .await
     }
 
     async fn delete(&self, caller: &Caller, request: DeleteRequest) -> Result<()> {
@@ -305,8 +323,16 @@ impl Objects for Gateway {
 
     async fn copy(&self, caller: &Caller, request: CopyRequest) -> Result<Written> {
         caller.check_may_write()?;
-        let place = self.0.limits.request().await?;
-        self.0.copy(caller, request, place).await
+        let (context, request) = (&self.0, &request);
+        let copy = || async move {
+            let place = context.limits.request().await?;
+            context.copy(caller, request.clone(), place).await
+        };
+        let source = &request.source;
+        let absent = refusals::absent(source.version);
+        context
+            .read_key_past_fence(caller, &source.bucket, absent, copy)
+            .await
     }
 
     async fn list(&self, caller: &Caller, request: ListRequest) -> Result<ListPage> {
@@ -343,7 +369,11 @@ impl Objects for Gateway {
     ) -> Result<PartInfo> {
         caller.check_may_write()?;
         let place = self.0.limits.request().await?;
-        self.0.copy_part(caller, request, source, place).await
+        let bucket = source.bucket.clone();
+        match self.0.copy_part(caller, request, source, place).await {
+            Ok(part) => Ok(part),
+            Err(error) => Err(self.0.met_fence(caller, &bucket, error).await),
+        }
     }
 
     async fn list_parts(
@@ -356,8 +386,11 @@ impl Objects for Gateway {
         max_parts: usize,
     ) -> Result<PartPage> {
         let _place = self.0.limits.request().await?;
-        let target = self.0.target(caller, bucket, key).await?;
-        self.0.list_parts(&target, upload, after, max_parts).await
+        let parts = self
+            .0
+            .parts_of(caller, bucket, key, upload, after, max_parts);
+        let (_, page) = parts.await?;
+        Ok(page)
     }
 
     async fn list_uploads(
@@ -391,6 +424,10 @@ impl Objects for Gateway {
 
     async fn whereabouts(&self, caller: &Caller, bucket: &str, key: &str) -> Result<Whereabouts> {
         let _place = self.0.limits.request().await?;
-        self.0.whereabouts(caller, bucket, key).await
+        let context = &self.0;
+        let read = || async move { context.whereabouts(caller, bucket, key).await };
+        context
+            .read_key_past_fence(caller, bucket, ObjectError::NoSuchKey, read)
+            .await
     }
 }

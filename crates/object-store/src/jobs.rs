@@ -5,7 +5,7 @@
 //! | [`give_up`] | where the group is led | dooms pending segments whose writers are gone |
 //! | [`collect`] | where the group is led | removes the blocks of doomed segments everywhere, then forgets them |
 //! | [`finish_deletions`] | where the group of the bucket's first slot is led | goes on with deletions of buckets that broke off |
-//! | [`repair`] | where the group is led | makes copies that writes left as debt, and those that a larger site wants |
+//! | [`repair`] | where the group is led | tells the group of new epochs; makes copies that writes left as debt, and those that a larger site wants |
 //! | [`sweep`] | every server | removes own blocks whose group does not know their segment |
 //! | [`index`] | every server | writes the block index to disk |
 //!
@@ -197,18 +197,35 @@ impl Jobs {
         self.jobs.iter().map(|(_, status)| read(status)).collect()
     }
 
-    /// How many blocks lack copies now, in the groups that are led here. Wakes no group.
+    /// How many blocks lack copies now, in the groups that are led here: those that writes left as debt, and those that
+    /// have all copies of an epoch that had fewer than the site wants now. Wakes no group.
     pub fn debt(&self) -> BoxFuture<'_, Result<u64, ObjectError>> {
         Box::pin(async move {
+            let thin = self.led.thin_epochs();
             let mut debt = 0;
             for group in self.led.groups() {
                 match self.context.meta.look(group, &Query::Stats).await? {
                     Answer::Stats(stats) => debt += stats.debt,
                     _ => return ask::misfit(),
                 }
+                debt += self.blocks_of(group, &thin).await?;
             }
             Ok(debt)
         })
+    }
+
+    /// Blocks of these epochs that are not counted as debt, in a group.
+    async fn blocks_of(&self, group: GroupId, epochs: &[Epoch]) -> Result<u64, ObjectError> {
+        if epochs.is_empty() {
+            return Ok(0);
+        }
+        match self.context.meta.look(group, &Query::Epochs).await? {
+            Answer::Epochs { whole, .. } => {
+                let wanted = whole.iter().filter(|(epoch, _)| epochs.contains(epoch));
+                Ok(wanted.map(|(_, blocks)| *blocks).sum())
+            }
+            _ => ask::misfit(),
+        }
     }
 
     async fn run_job(&self, job: &dyn Job, status: &Mutex<JobStatus>) {

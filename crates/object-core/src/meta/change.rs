@@ -4,6 +4,7 @@
 
 use raft_machine::{Batch, StoreError, View};
 
+use super::epochs::{self, MovedBlocks};
 use super::records::{self, Record};
 use super::stats::Moved;
 use super::{BlockRecord, MetaStats, Outcome, Refused, keys};
@@ -42,6 +43,8 @@ pub(crate) struct Change<'a> {
     batch: &'a mut dyn Batch,
     /// What the command did to the counts.
     pub moved: Moved,
+    /// What it did to the counts of blocks by epoch.
+    pub blocks: MovedBlocks,
 }
 
 impl<'a> Change<'a> {
@@ -49,6 +52,7 @@ impl<'a> Change<'a> {
         Change {
             batch,
             moved: Moved::default(),
+            blocks: MovedBlocks::default(),
         }
     }
 
@@ -87,7 +91,8 @@ impl<'a> Change<'a> {
     }
 
     /// Writes the counts, if they moved.
-    pub(crate) fn finish(self) -> Result<(), StoreError> {
+    pub(crate) fn finish(mut self) -> Result<(), StoreError> {
+        epochs::settle(&mut self)?;
         if self.moved == Moved::default() {
             return Ok(());
         }

@@ -10,12 +10,15 @@
 //!
 //! Hence a slot that the newest attempt fenced stays empty and fenced until that attempt says otherwise: when it has
 //! fenced all slots and is still the newest, the bucket can go.
+//!
+//! A reader that finds nothing is told when that is because of a fence: it may know a bucket that is gone. Who finds
+//! something needs no such look, because a fenced slot is empty.
 
 use ids::BucketId;
-use raft_machine::StoreError;
+use raft_machine::{StoreError, View};
 use serde::{Deserialize, Serialize};
 
-use super::change::{Change, Step, any_under};
+use super::change::{Change, Step, any_under, get};
 use super::records::FenceRecord;
 use super::{KeyRef, Outcome, Refused, keys};
 
@@ -35,10 +38,24 @@ impl DeletionAttempt {
 
 /// Refuses writes to a fenced slot.
 pub(crate) fn check_open(change: &Change<'_>, at: &KeyRef) -> Step<()> {
-    match load(change, at.bucket, at.slot)? {
-        Some(fence) if fence.closed => Err(Refused::Fenced.into()),
-        Some(_) | None => Ok(()),
+    match is_closed(change.view(), at.bucket, at.slot)? {
+        true => Err(Refused::Fenced.into()),
+        false => Ok(()),
     }
+}
+
+/// Whether all of these slots are fenced; there must be one.
+pub(crate) fn are_closed(
+    view: &dyn View,
+    bucket: BucketId,
+    slots: &[u16],
+) -> Result<bool, StoreError> {
+    for &slot in slots {
+        if !is_closed(view, bucket, slot)? {
+            return Ok(false);
+        }
+    }
+    Ok(!slots.is_empty())
 }
 
 pub(crate) fn fence(
@@ -49,7 +66,7 @@ pub(crate) fn fence(
 ) -> Step {
     for &slot in slots {
         let called_off = |fence: &FenceRecord| fence.attempt == attempt && !fence.closed;
-        let known = load(change, bucket, slot)?;
+        let known = load(change.view(), bucket, slot)?;
         if known.is_some_and(|fence| fence.attempt > attempt || called_off(&fence)) {
             return Err(Refused::Overtaken.into());
         }
@@ -71,7 +88,7 @@ pub(crate) fn unfence(
     attempt: DeletionAttempt,
 ) -> Step {
     for &slot in slots {
-        let known = load(change, bucket, slot)?;
+        let known = load(change.view(), bucket, slot)?;
         if known.is_some_and(|fence| fence.attempt > attempt) {
             return Err(Refused::Overtaken.into());
         }
@@ -79,12 +96,12 @@ pub(crate) fn unfence(
     set(change, bucket, slots, attempt, false)
 }
 
-fn load(
-    change: &Change<'_>,
-    bucket: BucketId,
-    slot: u16,
-) -> Result<Option<FenceRecord>, StoreError> {
-    change.get(&keys::fence(bucket, slot))
+fn is_closed(view: &dyn View, bucket: BucketId, slot: u16) -> Result<bool, StoreError> {
+    Ok(load(view, bucket, slot)?.is_some_and(|fence| fence.closed))
+}
+
+fn load(view: &dyn View, bucket: BucketId, slot: u16) -> Result<Option<FenceRecord>, StoreError> {
+    get(view, &keys::fence(bucket, slot))
 }
 
 fn set(

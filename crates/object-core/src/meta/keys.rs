@@ -17,12 +17,14 @@
 //! | `x` segment | marks doomed segments |
 //! | `f` bucket slot | whether the slot is fenced, and the newest attempt to delete the bucket that it has seen |
 //! | `n` | counts |
+//! | `e` epoch | how many blocks of the epoch have all copies that it gives them, if any |
+//! | `h` | the newest epoch that the group has heard of |
 //!
 //! *key* is the object's key with each NUL written as `00 FF`, and `00 00` at its end: the order of encoded keys is the
 //! order of the keys, no encoded key starts another, and those that start with some text share its encoded bytes.
 //! A version sorts after newer ones of its key; the version without a name is the oldest.
 
-use ids::{BucketId, SegmentId, UploadId};
+use ids::{BucketId, Epoch, SegmentId, UploadId};
 use raft_machine::StoreError;
 
 use super::KeyRef;
@@ -40,8 +42,11 @@ pub(crate) const DEBT: u8 = b'd';
 pub(crate) const PENDING: u8 = b'w';
 pub(crate) const DOOMED: u8 = b'x';
 pub(crate) const FENCES: u8 = b'f';
+pub(crate) const EPOCHS: u8 = b'e';
 /// The one key of the counts.
 pub(crate) const STATS: &[u8] = b"n";
+/// The one key of the newest epoch.
+pub(crate) const NEWEST_EPOCH: &[u8] = b"h";
 
 /// Table, bucket and slot: what all keys of a slot's table start with.
 const SLOT_LEN: usize = 1 + 16 + 2;
@@ -113,6 +118,14 @@ pub(crate) fn page(table: u8, segment: SegmentId, page: u32) -> Vec<u8> {
 /// A fence's key.
 pub(crate) fn fence(bucket: BucketId, slot: u16) -> Vec<u8> {
     in_slot(FENCES, bucket, slot)
+}
+
+/// The key of an epoch's count of blocks.
+pub(crate) fn epoch(epoch: Epoch) -> Vec<u8> {
+    let mut out = Vec::with_capacity(1 + 8);
+    out.push(EPOCHS);
+    out.extend_from_slice(&epoch.0.to_be_bytes());
+    out
 }
 
 fn by_id(table: u8, id: &[u8; 16]) -> Vec<u8> {
@@ -192,6 +205,14 @@ pub(crate) fn page_of(bytes: &[u8]) -> Result<u32, StoreError> {
     number
         .map(u32::from_be_bytes)
         .ok_or_else(|| StoreError::Damaged("a page's key".into()))
+}
+
+/// The number after the table: of an epoch.
+pub(crate) fn epoch_of(bytes: &[u8]) -> Result<Epoch, StoreError> {
+    let number = bytes.get(1..).and_then(|number| number.try_into().ok());
+    number
+        .map(|number| Epoch(u64::from_be_bytes(number)))
+        .ok_or_else(|| StoreError::Damaged("an epoch's key".into()))
 }
 
 fn push_escaped(out: &mut Vec<u8>, key: &str) {
@@ -280,5 +301,9 @@ mod tests {
         expected.extend([9; 16]);
         expected.extend([0, 0, 1, 0]);
         assert_eq!(page(BLOCKS, SegmentId([9; 16]), 256), expected);
+        let expected = [b'e', 0, 0, 0, 0, 0, 0, 1, 0];
+        assert_eq!(epoch(Epoch(256)), expected);
+        assert_eq!(epoch_of(&expected).unwrap(), Epoch(256));
+        assert!(epoch_of(&expected[1..]).is_err());
     }
 }

@@ -3,13 +3,14 @@
 //! Everything that happens is in the command: no clock, no randomness. A refused command writes nothing. One that can't be
 //! read is refused too; only one of a newer format stops the group here, because other replicas may well apply it.
 
+use ids::BucketId;
 use raft_machine::{Batch, Machine, StoreError, View, decode, encode};
 
 use super::change::{Change, Step, Stop};
 use super::listing::{self, Wanted};
 use super::{
-    Answer, Command, META_FORMAT, Outcome, Query, Refused, fences, objects, segments, stats,
-    uploads,
+    Answer, Command, META_FORMAT, Outcome, Query, Refused, epochs, fences, objects, segments,
+    stats, uploads,
 };
 
 /// The metadata of a placement group: objects, uploads, segments and fences of its key slots.
@@ -69,7 +70,17 @@ fn carry_out(change: &mut Change<'_>, command: Command) -> Step {
             at,
             segment,
             started_ms,
-        } => segments::begin(change, at, segment, started_ms),
+        } => segments::begin(change, at, segment, started_ms, None),
+        Command::BeginSegmentIn {
+            at,
+            segment,
+            started_ms,
+            epoch,
+        } => segments::begin(change, at, segment, started_ms, Some(epoch)),
+        Command::HearOfEpoch(epoch) => {
+            epochs::hear_of(change, epoch)?;
+            Ok(Outcome::Done)
+        }
         Command::AppendBlocks {
             segment,
             page,
@@ -147,7 +158,10 @@ fn answer(view: &dyn View, query: Query) -> Result<Answer, StoreError> {
             at,
             version,
             with_content,
-        } => Answer::Head(objects::head(view, &at, version, with_content)?),
+        } => {
+            let head = Answer::Head(objects::head(view, &at, version, with_content)?);
+            unless_closed(view, at.bucket, &[at.slot], head)?
+        }
         Query::Blocks { segment, from, max } => {
             Answer::Blocks(segments::blocks(view, segment, from, max)?)
         }
@@ -161,17 +175,15 @@ fn answer(view: &dyn View, query: Query) -> Result<Answer, StoreError> {
         } => {
             let (prefix, delimiter, after) =
                 (prefix.as_str(), delimiter.as_deref(), after.as_deref());
-            listing::list(
-                view,
-                &Wanted {
-                    bucket,
-                    prefix,
-                    delimiter,
-                    after,
-                    max,
-                },
-                &slots,
-            )?
+            let wanted = Wanted {
+                bucket,
+                prefix,
+                delimiter,
+                after,
+                max,
+            };
+            let page = listing::list(view, &wanted, &slots)?;
+            unless_closed(view, bucket, &slots, page)?
         }
         Query::ListUploads {
             bucket,
@@ -179,13 +191,19 @@ fn answer(view: &dyn View, query: Query) -> Result<Answer, StoreError> {
             prefix,
             after,
             max,
-        } => uploads::list(view, bucket, &slots, &prefix, after.as_ref(), max)?,
+        } => {
+            let page = uploads::list(view, bucket, &slots, &prefix, after.as_ref(), max)?;
+            unless_closed(view, bucket, &slots, page)?
+        }
         Query::ListParts {
             at,
             upload,
             after,
             max,
-        } => Answer::Parts(uploads::parts(view, &at, upload, after, max)?),
+        } => {
+            let parts = Answer::Parts(uploads::parts(view, &at, upload, after, max)?);
+            unless_closed(view, at.bucket, &[at.slot], parts)?
+        }
         Query::Pending { max } => Answer::Pending(segments::pending(view, max)?),
         Query::Doomed { max } => Answer::Doomed(segments::doomed(view, max)?),
         Query::Known(segments) => Answer::Known(segments::known(view, &segments)?),
@@ -195,8 +213,37 @@ fn answer(view: &dyn View, query: Query) -> Result<Answer, StoreError> {
             at,
             version,
             blocks_max,
-        } => Answer::Read(objects::readable(view, &at, version, blocks_max)?),
+        } => {
+            let read = Answer::Read(objects::readable(view, &at, version, blocks_max)?);
+            unless_closed(view, at.bucket, &[at.slot], read)?
+        }
+        Query::Epochs => epochs::epochs(view)?,
     })
+}
+
+/// This answer about slots of a bucket; if it shows nothing and they are all fenced, that.
+fn unless_closed(
+    view: &dyn View,
+    bucket: BucketId,
+    slots: &[u16],
+    answer: Answer,
+) -> Result<Answer, StoreError> {
+    let shows_nothing = match &answer {
+        Answer::Head(found) => found.is_none(),
+        Answer::Read(found) => found.is_none(),
+        Answer::Parts(found) => found.is_none(),
+        Answer::List {
+            objects,
+            common_prefixes,
+            ..
+        } => objects.is_empty() && common_prefixes.is_empty(),
+        Answer::Uploads { uploads, .. } => uploads.is_empty(),
+        _ => false,
+    };
+    match shows_nothing && fences::are_closed(view, bucket, slots)? {
+        true => Ok(Answer::Fenced),
+        false => Ok(answer),
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! blocks lie under other keys. A record's fields may only change together with its [`Record::FORMAT`], and then
 //! [`Record::read`] goes on reading the older one.
 
-use ids::{SegmentId, UploadId, UserId};
+use ids::{Epoch, SegmentId, UploadId, UserId};
 use raft_machine::StoreError;
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +43,8 @@ records! {
     u32 = "a count of debt",
     u64 = "the start of a pending segment",
     MetaStats = "the counts",
+    Epoch = "the newest epoch",
+    WholeBlocks = "an epoch's count of blocks",
 }
 
 /// One version of a key.
@@ -213,6 +215,10 @@ pub(crate) struct SegmentBlocks {
     pub debt: u32,
 }
 
+/// How many blocks of an epoch have all copies that it gives them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WholeBlocks(pub u64);
+
 impl HeadRecord {
     /// What the write of this version is answered with.
     pub(crate) fn written(&self, version: VersionId) -> Written {
@@ -322,7 +328,7 @@ pub(crate) fn decode_inline(mut bytes: Vec<u8>) -> Result<Vec<u8>, StoreError> {
 mod tests {
     use std::fmt::Debug;
 
-    use ids::{BucketId, Epoch, NodeId};
+    use ids::{BucketId, NodeId};
     use proptest::prelude::*;
 
     use super::*;
@@ -508,6 +514,12 @@ mod tests {
         );
         pinned(5_u32, "0105");
         pinned(300_u64, "01ac02");
+    }
+
+    #[test]
+    fn epochs_of_version_1_keep_their_bytes() {
+        pinned(Epoch(300), "01ac02");
+        pinned(WholeBlocks(5), "0105");
     }
 
     #[test]

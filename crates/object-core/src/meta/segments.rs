@@ -5,15 +5,18 @@
 //! - all blocks of a segment have the same length, only the last may be shorter: a reader finds the block and the page of
 //!   an offset by division;
 //! - every page but the last has exactly [`BLOCKS_PER_PAGE`] blocks;
-//! - a page has a debt marker exactly if a block of it has debt and the segment is not doomed.
+//! - a page has a debt marker exactly if a block of it has debt and the segment is not doomed;
+//! - a block without debt is in its epoch's count exactly if the segment is not doomed, see [`super::epochs`].
 
-use ids::SegmentId;
+use std::slice;
+
+use ids::{Epoch, SegmentId};
 use raft_machine::{StoreError, View};
 
 use super::change::{Change, Step, get, invalid, scan_all};
 use super::fences::check_open;
 use super::records::{Owner, SegmentBlocks, SegmentRecord, SegmentState};
-use super::{BLOCKS_PER_PAGE, BlockRecord, KeyRef, Outcome, Refused, keys};
+use super::{BLOCKS_PER_PAGE, BlockRecord, KeyRef, Outcome, Refused, epochs, keys};
 
 /// The most segments in one answer.
 const SEGMENTS_MAX: usize = 10_000;
@@ -31,10 +34,14 @@ pub(crate) fn begin(
     at: KeyRef,
     segment: SegmentId,
     started_ms: u64,
+    epoch: Option<Epoch>,
 ) -> Step {
     check_open(change, &at)?;
     if load(change.view(), segment)?.is_some() {
         return invalid("the segment was begun before");
+    }
+    if let Some(epoch) = epoch {
+        epochs::hear_of(change, epoch)?;
     }
     let state = SegmentState::Pending { at, started_ms };
     save(
@@ -72,6 +79,7 @@ pub(crate) fn append(
         ));
     }
     record.blocks = extended(record.blocks, blocks)?;
+    change.blocks.add(blocks);
     write_page(change, segment, page, blocks)?;
     save(change, segment, &record)?;
     Ok(Outcome::Done)
@@ -124,6 +132,7 @@ pub(crate) fn commit(change: &mut Change<'_>, ready: Ready, by: Owner) -> Result
         blocks,
     } = ready;
     if !tail.is_empty() {
+        change.blocks.add(&tail);
         write_page(change, segment, page, &tail)?;
     }
     save(
@@ -150,7 +159,7 @@ pub(crate) fn hand_over(
     save(change, segment, &record)
 }
 
-/// Takes a segment from its owner, or from its gateway.
+/// Takes a segment from its owner, or from its gateway. Reads its block list, to take it out of the counts.
 pub(crate) fn doom(change: &mut Change<'_>, segment: SegmentId) -> Result<(), StoreError> {
     let mut record = load(change.view(), segment)?.ok_or_else(missing)?;
     match record.state {
@@ -162,6 +171,10 @@ pub(crate) fn doom(change: &mut Change<'_>, segment: SegmentId) -> Result<(), St
         SegmentState::Doomed => {
             return Err(StoreError::Damaged("an owned segment is doomed".into()));
         }
+    }
+    for page in 0..pages(&record.blocks) {
+        let blocks = load_page(change.view(), segment, page)?.ok_or_else(missing_page)?;
+        change.blocks.remove(&blocks);
     }
     if record.blocks.debt > 0 {
         for page in 0..pages(&record.blocks) {
@@ -232,7 +245,11 @@ pub(crate) fn update(
         let (before, mut hit) = (debt_of(&blocks), false);
         for (number, old, new) in updates {
             match blocks.get_mut(*number as usize % BLOCKS_PER_PAGE) {
-                Some(block) if block == old => (*block, hit) = (new.clone(), true),
+                Some(block) if block == old => {
+                    change.blocks.remove(slice::from_ref(old));
+                    change.blocks.add(slice::from_ref(new));
+                    (*block, hit) = (new.clone(), true);
+                }
                 _ => {}
             }
         }
@@ -421,4 +438,8 @@ fn page_of(number: u32) -> u32 {
 
 fn missing() -> StoreError {
     StoreError::Damaged("an owned segment has no record".into())
+}
+
+fn missing_page() -> StoreError {
+    StoreError::Damaged("a page of a segment's blocks is missing".into())
 }

@@ -24,6 +24,7 @@ enum Step {
     Begin {
         at: KeyRef,
         segment: u8,
+        epoch: Option<u64>,
     },
     Append {
         segment: u8,
@@ -72,6 +73,7 @@ enum Step {
     },
     Fence(Vec<u16>, u64),
     Unfence(Vec<u16>, u64),
+    Hear(u64),
 }
 
 #[derive(Debug, Clone)]
@@ -131,7 +133,8 @@ fn step() -> impl Strategy<Value = Step> {
     ];
     let rarely = || proptest::bool::weighted(0.15);
     prop_oneof![
-        12 => (key(), 0..SEGMENTS).prop_map(|(at, segment)| Step::Begin { at, segment }),
+        12 => (key(), 0..SEGMENTS, proptest::option::weighted(0.2, 6..9_u64))
+            .prop_map(|(at, segment, epoch)| Step::Begin { at, segment, epoch }),
         1 => (0..SEGMENTS, 0..2_u32, 1..3_u32, proptest::bool::weighted(0.9))
             .prop_map(|(segment, page, last, full)| Step::Append { segment, page, last, full }),
         14 => (key(), body(), conditions()).prop_map(|(at, body, conditions)| Step::Put { at, body, conditions }),
@@ -150,6 +153,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(segment, numbers, stale, pays)| Step::Repair { segment, numbers, stale, pays }),
         1 => (slots(), 1..4_u64).prop_map(|(slots, attempt)| Step::Fence(slots, attempt)),
         2 => (slots(), 1..4_u64).prop_map(|(slots, attempt)| Step::Unfence(slots, attempt)),
+        1 => (6..9_u64).prop_map(Step::Hear),
     ]
 }
 
@@ -157,11 +161,26 @@ impl Step {
     /// The command, in the light of what there is.
     fn command(self, model: &Model, now: u64) -> Command {
         match self {
-            Step::Begin { at, segment: id } => Command::BeginSegment {
+            Step::Begin {
+                at,
+                segment: id,
+                epoch: None,
+            } => Command::BeginSegment {
                 at,
                 segment: segment(id),
                 started_ms: now,
             },
+            Step::Begin {
+                at,
+                segment: id,
+                epoch: Some(epoch),
+            } => Command::BeginSegmentIn {
+                at,
+                segment: segment(id),
+                started_ms: now,
+                epoch: Epoch(epoch),
+            },
+            Step::Hear(epoch) => Command::HearOfEpoch(Epoch(epoch)),
             Step::Append {
                 segment: id,
                 page,
@@ -402,6 +421,7 @@ fn run(steps: Vec<Step>) -> (Group, Model) {
 
 fn compare(group: &Group, model: &Model) {
     assert_eq!(group.stats(), model.stats());
+    assert_eq!(group.epochs(), (model.heard, model.whole()));
     for slot in SLOTS {
         for key in KEYS {
             compare_object(group, model, &at(slot, key));
@@ -415,19 +435,18 @@ fn compare(group: &Group, model: &Model) {
 
 fn compare_object(group: &Group, model: &Model, at: &KeyRef) {
     let wanted = model.objects.get(&(at.slot, at.key.clone())).cloned();
+    let or_fence = |answer| unless_closed(model, at.slot, answer);
     let head = |version, with_content| Query::Head {
         at: at.clone(),
         version,
         with_content,
     };
-    assert_eq!(group.ask(&head(None, true)), Answer::Head(wanted.clone()));
-    assert_eq!(
-        group.ask(&head(Some(VersionId::Null), true)),
-        Answer::Head(wanted.clone())
-    );
+    let whole = or_fence(Answer::Head(wanted.clone()));
+    assert_eq!(group.ask(&head(None, true)), whole);
+    assert_eq!(group.ask(&head(Some(VersionId::Null), true)), whole);
     assert_eq!(
         group.ask(&head(Some(VersionId::Numbered(1)), true)),
-        Answer::Head(None)
+        or_fence(Answer::Head(None))
     );
     for blocks_max in [0, 1, 2, u32::MAX] {
         let query = Query::Read {
@@ -440,7 +459,7 @@ fn compare_object(group: &Group, model: &Model, at: &KeyRef) {
             head,
             stored,
         });
-        assert_eq!(group.ask(&query), Answer::Read(readable));
+        assert_eq!(group.ask(&query), or_fence(Answer::Read(readable)));
     }
     if let Some(Stored::Segments(pieces)) = group.stored(at) {
         let doomed = group.doomed();
@@ -462,7 +481,17 @@ fn compare_object(group: &Group, model: &Model, at: &KeyRef) {
             (head, Stored::Segments(pieces))
         }
     });
-    assert_eq!(group.ask(&head(None, false)), Answer::Head(bare));
+    assert_eq!(group.ask(&head(None, false)), or_fence(Answer::Head(bare)));
+}
+
+/// What a group answers about a key in a slot: where that is fenced, it holds nothing and the group says why.
+fn unless_closed(model: &Model, slot: u16, answer: Answer) -> Answer {
+    match answer {
+        Answer::Head(None) | Answer::Read(None) | Answer::Parts(None) if model.is_closed(slot) => {
+            Answer::Fenced
+        }
+        answer => answer,
+    }
 }
 
 /// The block lists of a version's first segments, as long as they fit in a page and the bound.
@@ -494,7 +523,8 @@ fn compare_upload(group: &Group, model: &Model, id: UploadId) {
             after: 0,
             max: 10,
         };
-        assert_eq!(group.ask(&elsewhere), Answer::Parts(None));
+        let nothing = unless_closed(model, 0, Answer::Parts(None));
+        assert_eq!(group.ask(&elsewhere), nothing);
         return;
     };
     for (after, max) in [(0, 10), (0, 2), (2, 1), (9, 5)] {
@@ -578,7 +608,8 @@ fn compare_segments(group: &Group, model: &Model) {
     }
 }
 
-/// Removes everything by commands; what is left was leaked, but for the counts and what the slots know of deletions.
+/// Removes everything by commands; what is left was leaked, but for the counts, the newest epoch and what the slots know of
+/// deletions.
 fn clean(group: &mut Group, model: &mut Model) {
     let all: Vec<SegmentId> = (0..SEGMENTS).map(segment).collect();
     let mut commands = vec![Command::UnfenceSlots {
@@ -615,7 +646,8 @@ proptest! {
         compare(&group, &model);
         clean(&mut group, &mut model);
         prop_assert_eq!(group.stats(), Default::default());
-        let kept = SLOTS.len() + 1;
+        prop_assert_eq!(group.epochs(), (model.heard, vec![]));
+        let kept = SLOTS.len() + 2;
         prop_assert!(group.store.len() <= kept, "{} keys, not {kept}", group.store.len());
     }
 

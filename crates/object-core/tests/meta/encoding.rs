@@ -1,6 +1,6 @@
 //! Commands, queries and answers on the wire: version 1 is pinned, others are refused.
 
-use ids::{BucketId, SegmentId, UserId};
+use ids::{BucketId, Epoch, SegmentId, UserId};
 use object_core::api::{Conditions, ContentHeaders, ETag, VersionId, Written};
 use object_core::meta::machine::MetaMachine;
 use object_core::meta::{
@@ -115,6 +115,46 @@ fn queries_and_outcomes_of_version_1_keep_their_bytes() {
         hex::encode(encode(META_FORMAT, &Outcome::Refused(Refused::Fenced))),
         "010300"
     );
+}
+
+#[test]
+fn what_is_said_of_epochs_and_fences_in_version_1_keeps_its_bytes() {
+    let begin = Command::BeginSegmentIn {
+        at: at(),
+        segment: SegmentId([3; 16]),
+        started_ms: 1,
+        epoch: Epoch(300),
+    };
+    assert_eq!(
+        hex::encode(encode(META_FORMAT, &begin)),
+        concat!(
+            "01",
+            "0d", // version, BeginSegmentIn
+            "b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0",
+            "ac02",
+            "016b", // bucket, slot, key
+            "03030303030303030303030303030303",
+            "01",
+            "ac02", // segment, start, epoch
+        )
+    );
+    let hear = Command::HearOfEpoch(Epoch(300));
+    assert_eq!(hex::encode(encode(META_FORMAT, &hear)), "010eac02");
+    let newest = Epoch(300);
+    let old = Outcome::Refused(Refused::OldEpoch { newest });
+    assert_eq!(hex::encode(encode(META_FORMAT, &old)), "01030eac02");
+    let query = encode(META_FORMAT, &Query::Epochs);
+    assert_eq!(hex::encode(query), "010b");
+    let epochs = Answer::Epochs {
+        newest: Some(newest),
+        whole: vec![(Epoch(2), 7)],
+    };
+    assert_eq!(
+        hex::encode(encode(META_FORMAT, &epochs)),
+        "010b01ac02010207"
+    );
+    let fenced = encode(META_FORMAT, &Answer::Fenced);
+    assert_eq!(hex::encode(fenced), "010c");
 }
 
 #[test]

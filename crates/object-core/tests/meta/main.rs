@@ -4,6 +4,7 @@ mod commands;
 mod cost;
 mod deletions;
 mod encoding;
+mod epochs;
 mod listing;
 mod model;
 mod scenario;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use ids::{SegmentId, UploadId};
+use ids::{Epoch, SegmentId, UploadId};
 use object_core::api::{
     CompletedPart, Conditions, ContentHeaders, ETag, ETagMatch, ObjectHead, PART_BYTES_MIN,
     PartInfo, UploadInfo, VersionId, Written,
@@ -46,6 +46,8 @@ pub struct Model {
     pub fences: BTreeMap<u16, (DeletionAttempt, bool)>,
     /// By slot and key of objects in parts: what they were completed from.
     pub completed: BTreeMap<(u16, String), (UploadId, Vec<CompletedPart>)>,
+    /// The newest epoch that the group has heard of.
+    pub heard: Option<Epoch>,
 }
 
 fn place(at: &KeyRef) -> (u16, String) {
@@ -92,18 +94,35 @@ impl Model {
     }
 
     pub fn debt(&self) -> Vec<(SegmentId, u32, BlockRecord)> {
-        let alive = self
-            .segments
-            .iter()
-            .filter(|(_, segment)| segment.state != State::Doomed);
-        let numbered = alive.flat_map(|(id, segment)| {
-            (0..)
-                .zip(segment.blocks.iter())
-                .map(|(n, b)| (*id, n, b.clone()))
-        });
-        numbered
+        let blocks = self.alive().map(|(id, n, block)| (id, n, block.clone()));
+        blocks
             .filter(|(_, _, block)| !block.missing.is_empty())
             .collect()
+    }
+
+    /// Blocks without debt by epoch, counted one by one; none as long as the group has heard of no epoch.
+    pub fn whole(&self) -> Vec<(Epoch, u64)> {
+        let mut whole = BTreeMap::<Epoch, u64>::new();
+        let blocks = self.alive().filter(|(_, _, b)| b.missing.is_empty());
+        for (_, _, block) in blocks.filter(|_| self.heard.is_some()) {
+            *whole.entry(block.epoch).or_default() += 1;
+        }
+        whole.into_iter().collect()
+    }
+
+    /// Whether a fence is why a slot shows nothing.
+    pub fn is_closed(&self, slot: u16) -> bool {
+        matches!(self.fences.get(&slot), Some((_, true)))
+    }
+
+    /// The numbered blocks of segments that are not doomed.
+    fn alive(&self) -> impl Iterator<Item = (SegmentId, u32, &BlockRecord)> {
+        let segments = self.segments.iter();
+        let alive = segments.filter(|(_, segment)| segment.state != State::Doomed);
+        alive.flat_map(|(id, segment)| {
+            let numbered = (0..).zip(segment.blocks.iter());
+            numbered.map(move |(n, block)| (*id, n, block))
+        })
     }
 
     fn carry_out(&mut self, command: &Command) -> Result<Outcome, Refused> {
@@ -112,20 +131,17 @@ impl Model {
                 at,
                 segment,
                 started_ms,
+            } => self.begin(at, *segment, *started_ms),
+            Command::BeginSegmentIn {
+                at,
+                segment,
+                started_ms,
+                epoch,
             } => {
-                self.check_open(at)?;
-                let state = State::Pending(at.clone(), *started_ms);
-                match self.segments.insert(
-                    *segment,
-                    Segment {
-                        state,
-                        blocks: Rc::default(),
-                    },
-                ) {
-                    Some(_) => invalid(),
-                    None => Ok(Outcome::Done),
-                }
+                self.begin(at, *segment, *started_ms)?;
+                self.hear_of(*epoch)
             }
+            Command::HearOfEpoch(epoch) => self.hear_of(*epoch),
             Command::AppendBlocks {
                 segment,
                 page,
@@ -365,10 +381,37 @@ impl Model {
         }
     }
 
+    fn begin(
+        &mut self,
+        at: &KeyRef,
+        segment: SegmentId,
+        started_ms: u64,
+    ) -> Result<Outcome, Refused> {
+        self.check_open(at)?;
+        let new = Segment {
+            state: State::Pending(at.clone(), started_ms),
+            blocks: Rc::default(),
+        };
+        match self.segments.insert(segment, new) {
+            Some(_) => invalid(),
+            None => Ok(Outcome::Done),
+        }
+    }
+
+    fn hear_of(&mut self, epoch: Epoch) -> Result<Outcome, Refused> {
+        match self.heard {
+            Some(newest) if newest > epoch => Err(Refused::OldEpoch { newest }),
+            _ => {
+                self.heard = Some(epoch);
+                Ok(Outcome::Done)
+            }
+        }
+    }
+
     fn check_open(&self, at: &KeyRef) -> Result<(), Refused> {
-        match self.fences.get(&at.slot) {
-            Some((_, true)) => Err(Refused::Fenced),
-            _ => Ok(()),
+        match self.is_closed(at.slot) {
+            true => Err(Refused::Fenced),
+            false => Ok(()),
         }
     }
 

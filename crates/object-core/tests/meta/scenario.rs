@@ -59,6 +59,15 @@ impl Group {
             with_content: true,
         }) {
             Answer::Head(found) => found.map(|(_, stored)| stored),
+            Answer::Fenced => None,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The newest epoch that the group has heard of, and how many whole blocks it has of each.
+    pub fn epochs(&self) -> (Option<Epoch>, Vec<(Epoch, u64)>) {
+        match self.ask(&Query::Epochs) {
+            Answer::Epochs { newest, whole } => (newest, whole),
             other => panic!("{other:?}"),
         }
     }

@@ -467,6 +467,7 @@ fn a_fence_needs_an_empty_slot_and_refuses_all_writes() {
         group.apply(&put_inline(&elsewhere, b"x")),
         Outcome::Written(_)
     ));
+    reads_say_that_slots_are_fenced(&group, &at);
     assert_eq!(
         group.apply(&Command::UnfenceSlots {
             bucket: BUCKET,
@@ -479,4 +480,52 @@ fn a_fence_needs_an_empty_slot_and_refuses_all_writes() {
         group.apply(&put_inline(&at, b"x")),
         Outcome::Written(_)
     ));
+}
+
+/// Asks a group whose slots 0 and 1 are fenced, and whose slot 2 has an object.
+fn reads_say_that_slots_are_fenced(group: &Group, at: &KeyRef) {
+    let list = |slots: &[u16]| Query::List {
+        bucket: BUCKET,
+        slots: slots.to_vec(),
+        prefix: String::new(),
+        delimiter: None,
+        after: None,
+        max: 9,
+    };
+    let uploads = |slots: &[u16]| Query::ListUploads {
+        bucket: BUCKET,
+        slots: slots.to_vec(),
+        prefix: String::new(),
+        after: None,
+        max: 9,
+    };
+    for query in [
+        Query::Head {
+            at: at.clone(),
+            version: None,
+            with_content: false,
+        },
+        Query::Read {
+            at: at.clone(),
+            version: None,
+            blocks_max: 1,
+        },
+        Query::ListParts {
+            at: at.clone(),
+            upload: upload(1),
+            after: 0,
+            max: 9,
+        },
+        list(&[0, 1]),
+        uploads(&[0, 1]),
+    ] {
+        assert_eq!(group.ask(&query), Answer::Fenced, "{query:?}");
+    }
+    // A slot that is open may hold more, so nothing is said of the others.
+    let page = group.ask(&list(&[0, 2]));
+    assert!(matches!(&page, Answer::List { objects, .. } if objects.len() == 1));
+    let page = group.ask(&uploads(&[0, 2]));
+    assert!(matches!(&page, Answer::Uploads { uploads, .. } if uploads.is_empty()));
+    let page = group.ask(&list(&[]));
+    assert!(matches!(&page, Answer::List { objects, .. } if objects.is_empty()));
 }

@@ -14,6 +14,7 @@ use platform::Platform;
 use raft_machine::{Freshness, GroupError, Groups, decode, encode};
 use tokio::time::Instant;
 
+use crate::gateway::fenced;
 use crate::metrics::ObjectMetrics;
 
 const PAUSE_FIRST: Duration = Duration::from_millis(20);
@@ -55,9 +56,13 @@ impl MetaGroups {
             .map_err(|error| ObjectError::Internal(error.to_string()))
     }
 
-    /// Asks a group a question; the answer knows every write that was acknowledged before.
+    /// Asks a group a question; the answer knows every write that was acknowledged before. Who asks about a bucket may
+    /// meet a fence: an error that [`fenced`] deals with.
     pub async fn query(&self, group: GroupId, query: &Query) -> Result<Answer> {
-        self.ask(group, query, Freshness::Linearizable).await
+        match self.ask(group, query, Freshness::Linearizable).await? {
+            Answer::Fenced => Err(fenced::fence()),
+            answer => Ok(answer),
+        }
     }
 
     /// Looks at what this node's replica of a group knows, without waking a quiet group: for background work that can

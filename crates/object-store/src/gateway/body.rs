@@ -1,19 +1,26 @@
 //! Bodies on their way in and out.
 
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures::{Stream, StreamExt};
 use object_core::api::{Body, BodyChunk, ObjectError, PUT_BYTES_MAX, Result};
-use tokio::time::timeout;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+use tracing::Instrument;
 
 use crate::gateway::refusals;
 
 /// Room that is taken at once for a body of unknown length.
 const GROW_BYTES: usize = 64 << 10;
+/// How long bytes are kept for their reader when others wait for memory.
+const KEPT_FOR: Duration = Duration::from_secs(2);
+/// How often it is looked whether others wait, once they were kept for so long.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Cuts an incoming body into pieces of wanted length.
 pub struct BodyReader {
@@ -68,7 +75,8 @@ impl BodyReader {
         };
         let mut piece = BytesMut::with_capacity(room.max(self.rest.len()));
         piece.extend_from_slice(&self.rest);
-        self.rest.clear();
+        // Not cleared, which would keep the memory below.
+        self.rest = Bytes::new();
         while piece.len() < want {
             let Some(mut chunk) = self.chunk().await? else {
                 break;
@@ -137,6 +145,84 @@ impl BodyReader {
     }
 }
 
+/// Bytes that hold the memory which was taken for them until the last slice of them is gone.
+pub fn with_room(data: Bytes, room: OwnedSemaphorePermit) -> Bytes {
+    Bytes::from_owner(InRoom { data, _room: room })
+}
+
+struct InRoom {
+    data: Bytes,
+    _room: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for InRoom {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
+}
+
+/// Bytes that are read for somebody, and kept until they are taken or have to give way to others who wait for memory.
+pub struct Kept {
+    slot: Slot,
+    /// Is told when they were read.
+    read: Option<oneshot::Receiver<()>>,
+    task: JoinHandle<()>,
+}
+
+type Slot = Arc<Mutex<Option<Result<Bytes>>>>;
+
+impl Kept {
+    /// Reads them in a task of its own; `is_short` says whether others wait for memory.
+    pub fn read(
+        read: impl Future<Output = Result<Bytes>> + Send + 'static,
+        is_short: impl Fn() -> bool + Send + 'static,
+    ) -> Self {
+        let slot = Slot::default();
+        let (done, is_read) = oneshot::channel();
+        let kept = slot.clone();
+        let keeping = async move {
+            let bytes = read.await;
+            *locked(&kept) = Some(bytes);
+            let _ = done.send(());
+            sleep(KEPT_FOR).await;
+            while !is_short() {
+                sleep(LOOK_AGAIN).await;
+            }
+            drop(locked(&kept).take());
+        };
+        Kept {
+            slot,
+            read: Some(is_read),
+            task: tokio::spawn(keeping.in_current_span()),
+        }
+    }
+
+    /// Takes the next bytes, at most `max`; `None` once they gave way.
+    pub async fn next(&mut self, max: usize) -> Result<Option<Bytes>> {
+        if let Some(read) = self.read.take() {
+            let broken = |_| ObjectError::Internal("the reading of a block broke off".into());
+            read.await.map_err(broken)?;
+        }
+        match &mut *locked(&self.slot) {
+            Some(Ok(bytes)) => Ok(Some(bytes.split_to(max.min(bytes.len())))),
+            Some(Err(error)) => Err(error.clone()),
+            None => Ok(None),
+        }
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        // The task may end later; the memory is free now.
+        drop(locked(&self.slot).take());
+        self.task.abort();
+    }
+}
+
+fn locked(slot: &Slot) -> MutexGuard<'_, Option<Result<Bytes>>> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A body of these bytes.
 pub fn body_of(bytes: Bytes) -> Body {
     let chunks: Vec<BodyChunk> = if bytes.is_empty() {
@@ -171,7 +257,10 @@ impl Stream for Exclusive {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use proptest::prelude::*;
+    use tokio::sync::Semaphore;
 
     use super::*;
 
@@ -210,6 +299,47 @@ mod tests {
             reader.piece(1).await,
             Err(ObjectError::BodyFailed(_))
         ));
+    }
+
+    #[test]
+    fn bytes_hold_their_memory_until_the_last_slice_is_gone() {
+        let memory = Arc::new(Semaphore::new(4));
+        let room = memory.clone().try_acquire_many_owned(4).unwrap();
+        let mut bytes = with_room(Bytes::from_static(b"abcd"), room);
+        let slice = bytes.split_to(1);
+        drop(bytes);
+        assert_eq!((&*slice, memory.available_permits()), (&b"a"[..], 0));
+        drop(slice);
+        assert_eq!(memory.available_permits(), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_kept_for_a_reader_gives_way_only_when_others_wait() {
+        let others_wait = Arc::new(AtomicBool::new(false));
+        let is_short = {
+            let others_wait = others_wait.clone();
+            move || others_wait.load(Ordering::Relaxed)
+        };
+        let memory = Arc::new(Semaphore::new(1));
+        let room = memory.clone().try_acquire_owned().unwrap();
+        let bytes = with_room(Bytes::from_static(b"abcdef"), room);
+        let mut kept = Kept::read(async { Ok::<_, ObjectError>(bytes) }, is_short);
+        assert_eq!(kept.next(2).await.unwrap().unwrap(), "ab");
+        sleep(KEPT_FOR * 10).await;
+        assert_eq!(kept.next(2).await.unwrap().unwrap(), "cd");
+        assert_eq!(memory.available_permits(), 0);
+        others_wait.store(true, Ordering::Relaxed);
+        sleep(LOOK_AGAIN * 2).await;
+        assert_eq!(memory.available_permits(), 1);
+        assert_eq!(kept.next(2).await, Ok(None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_could_not_be_read_is_said_again() {
+        let failed = || ObjectError::Internal("no disk".into());
+        let mut kept = Kept::read(async move { Err(failed()) }, || false);
+        assert_eq!(kept.next(1).await, Err(failed()));
+        assert_eq!(kept.next(1).await, Err(failed()));
     }
 
     proptest! {

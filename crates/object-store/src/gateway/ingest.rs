@@ -7,6 +7,7 @@
 //! ```
 //! Invariants:
 //! - no block is written before its segment's begin was committed;
+//! - nor by an older map than the one that the group had heard of by then: a gateway that is behind waits for it;
 //! - a stage holds all it needs: no stage waits for memory;
 //! - the blocks that still grow leave memory for one whole block free, and who finds no more than that waits for all
 //!   that it still needs: so the budget can't lock up;
@@ -20,13 +21,13 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
-use ids::{BlockId, SegmentId};
+use ids::{BlockId, Epoch, SegmentId};
 use object_core::api::{Body, ExpectedDigests, ObjectError, Result};
 use object_core::digest::{BodyDigest, Digests};
-use object_core::meta::{BLOCKS_PER_PAGE, BlockRecord, Command, Content};
+use object_core::meta::{BLOCKS_PER_PAGE, BlockRecord, Command, Content, Outcome, Refused};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::gateway::abandoned::Pending;
 use crate::gateway::body::BodyReader;
@@ -39,6 +40,8 @@ const STEP_BYTES: usize = 256 << 10;
 const STEP_TIME: Duration = Duration::from_secs(5);
 /// How often a step that takes longer looks whether others wait.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How often a gateway that is behind looks whether it has heard of the epoch that it waits for.
+const LOOK_FOR_EPOCH: Duration = Duration::from_millis(50);
 
 /// A body that is stored but has no owner yet.
 pub struct Ingested {
@@ -159,14 +162,32 @@ impl SegmentWriter {
     }
 
     async fn begin(&self) -> Result<()> {
-        let started_ms = self.context.platform.wall_ms().0;
-        let begin = Command::BeginSegment {
-            at: self.target.at.clone(),
-            segment: self.segment,
-            started_ms,
-        };
-        let outcome = self.context.propose_at(&self.target, begin).await?;
-        refusals::done(&self.target.bucket.name, outcome)
+        let end = Instant::now() + self.context.options.deadline;
+        loop {
+            let begin = Command::BeginSegmentIn {
+                at: self.target.at.clone(),
+                segment: self.segment,
+                started_ms: self.context.now_ms(),
+                epoch: self.context.placement.current().epoch(),
+            };
+            match self.context.propose_at(&self.target, begin).await? {
+                Outcome::Refused(Refused::OldEpoch { newest }) => self.hear_of(newest, end).await?,
+                outcome => return refusals::done(&self.target.bucket.name, outcome),
+            }
+        }
+    }
+
+    /// Waits until this node has heard of an epoch, as the group has.
+    async fn hear_of(&self, epoch: Epoch, end: Instant) -> Result<()> {
+        tracing::debug!(group = %self.target.group, %epoch, "a write waits for a map that this node lacks");
+        while self.context.placement.current().epoch() < epoch {
+            if Instant::now() >= end {
+                let refused = Refused::OldEpoch { newest: epoch };
+                return Err(refusals::refused(&self.target.bucket.name, refused));
+            }
+            sleep(LOOK_FOR_EPOCH).await;
+        }
+        Ok(())
     }
 
     async fn next_block(&self, reader: &mut BodyReader) -> Result<(Room, Bytes)> {
@@ -358,7 +379,6 @@ fn broken() -> ObjectError {
 mod tests {
     use futures::StreamExt;
     use object_core::api::BodyError;
-    use tokio::time::sleep;
 
     use super::*;
     use crate::gateway::body::body_from;

@@ -68,16 +68,45 @@ impl Limits {
         .await
     }
 
-    /// Memory for `bytes` of a body that is being read.
+    /// Memory for `bytes` that are being read. Those who come first get it first; what was kept for long gives way.
     pub async fn read_room(&self, bytes: usize) -> Result<OwnedSemaphorePermit> {
-        let units = bytes.div_ceil(BUDGET_UNIT).clamp(1, self.read_units) as u32;
         self.take(
             &self.read_bytes,
-            units,
-            self.wait * 10,
+            self.units_to_read(bytes),
+            self.wait * 30,
             "too many bytes are being read",
         )
         .await
+    }
+
+    /// Memory for `bytes` that are being read, if there is some now.
+    pub fn read_room_now(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let units = self.units_to_read(bytes);
+        self.read_bytes.clone().try_acquire_many_owned(units).ok()
+    }
+
+    /// Memory for `bytes` that nobody asks for yet: only where half of it all stays free.
+    pub fn ahead_room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let left = self.read_bytes.available_permits();
+        let kept_free = self.read_units / 2;
+        if left < kept_free + self.units_to_read(bytes) as usize {
+            return None;
+        }
+        self.read_room_now(bytes)
+    }
+
+    /// Whether half of the memory for reads is free.
+    pub fn is_ample(&self) -> bool {
+        self.read_bytes.available_permits() >= self.read_units / 2
+    }
+
+    /// Whether no memory for reads is left, as long as somebody waits for some.
+    pub fn is_short_of_read_room(&self) -> bool {
+        self.read_bytes.available_permits() == 0
+    }
+
+    fn units_to_read(&self, bytes: usize) -> u32 {
+        bytes.div_ceil(BUDGET_UNIT).clamp(1, self.read_units) as u32
     }
 
     /// Memory for `bytes` of a block whose last copies are on their way after its write was answered, if there is some
@@ -205,6 +234,32 @@ mod tests {
         assert!(limits.write_room(1).await.is_err());
         drop(all);
         drop(limits.write_room(1).await.unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_asks_for_yet_leaves_half_of_the_memory_free() {
+        let limits = Limits::new(1, 8 << 10, Duration::from_secs(1), Arc::default());
+        let ahead: Vec<_> = std::iter::from_fn(|| limits.ahead_room(2 << 10)).collect();
+        assert_eq!(ahead.len(), 2);
+        assert!(limits.is_ample());
+        let asked_for = limits.read_room(2 << 10).await.unwrap();
+        assert!(!limits.is_ample() && limits.ahead_room(1).is_none());
+        drop((ahead, asked_for));
+        assert!(limits.is_ample());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn memory_is_short_while_somebody_waits() {
+        let limits = Limits::new(1, 8 << 10, Duration::from_secs(1), Arc::default());
+        let most = limits.read_room(6 << 10).await.unwrap();
+        assert!(!limits.is_short_of_read_room());
+        let mut waiting = std::pin::pin!(limits.read_room(4 << 10));
+        let moment = Duration::from_millis(1);
+        assert!(timeout(moment, waiting.as_mut()).await.is_err());
+        assert!(limits.is_short_of_read_room() && limits.read_room_now(1).is_none());
+        drop(most);
+        assert!(waiting.await.is_ok());
+        assert!(limits.read_room_now(8 << 10).is_some());
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,7 +8,9 @@ use object_core::api::{
 use object_core::meta::listing::{Ask, Merge};
 use object_core::meta::{Answer, Query};
 
+use crate::gateway::fenced::Closed;
 use crate::gateway::{Context, ask};
+use crate::placement::BucketEntry;
 
 /// Groups that are asked at one time.
 const AT_A_TIME: usize = 16;
@@ -17,12 +19,25 @@ const ROUNDS_MAX: usize = 4;
 
 impl Context {
     pub async fn list(&self, caller: &Caller, request: ListRequest) -> Result<ListPage> {
-        let bucket = self.bucket(caller, &request.bucket).await?;
+        let request = &request;
+        let read = |closed: Closed| async move {
+            let bucket = self.bucket(caller, &request.bucket).await?;
+            self.objects_in(&bucket, request, closed).await
+        };
+        self.read_past_fence(caller, &request.bucket, read).await
+    }
+
+    async fn objects_in(
+        &self,
+        bucket: &BucketEntry,
+        request: &ListRequest,
+        closed: Closed,
+    ) -> Result<ListPage> {
         let max = request.max_keys.min(PAGE_KEYS_MAX);
         if max == 0 {
             return Ok(ListPage::default());
         }
-        let groups = self.slots_by_group(&bucket);
+        let groups = self.slots_by_group(bucket);
         let mut merge = Merge::new(groups.len(), request.after.clone(), max);
         for _ in 0..ROUNDS_MAX {
             let wanted = merge.wanted();
@@ -40,7 +55,10 @@ impl Context {
                     after: wanted.after,
                     max: wanted.max as u32,
                 };
-                async move { self.page_of(group, &query).await.map(|page| (at, page)) }
+                async move {
+                    let page = self.page_of(group, &query, closed).await;
+                    page.map(|page| (at, page))
+                }
             };
             let pages: Vec<Result<(usize, ListPage)>> = futures::stream::iter(wanted)
                 .map(ask)
@@ -56,18 +74,19 @@ impl Context {
         Ok(merge.finish())
     }
 
-    async fn page_of(&self, group: GroupId, query: &Query) -> Result<ListPage> {
-        match self.meta.query(group, query).await? {
-            Answer::List {
+    async fn page_of(&self, group: GroupId, query: &Query, closed: Closed) -> Result<ListPage> {
+        match closed.judge(self.meta.query(group, query).await)? {
+            Some(Answer::List {
                 objects,
                 common_prefixes,
                 next,
-            } => Ok(ListPage {
+            }) => Ok(ListPage {
                 objects,
                 common_prefixes,
                 next,
             }),
-            _ => ask::misfit(),
+            Some(_) => ask::misfit(),
+            None => Ok(ListPage::default()),
         }
     }
 
@@ -77,7 +96,22 @@ impl Context {
         request: ListRequest,
         after_upload: Option<UploadId>,
     ) -> Result<UploadPage> {
-        let bucket = self.bucket(caller, &request.bucket).await?;
+        let request = &request;
+        let read = |closed: Closed| async move {
+            let bucket = self.bucket(caller, &request.bucket).await?;
+            self.uploads_in(&bucket, request, after_upload, closed)
+                .await
+        };
+        self.read_past_fence(caller, &request.bucket, read).await
+    }
+
+    async fn uploads_in(
+        &self,
+        bucket: &BucketEntry,
+        request: &ListRequest,
+        after_upload: Option<UploadId>,
+        closed: Closed,
+    ) -> Result<UploadPage> {
         let max = request.max_keys.min(PAGE_KEYS_MAX);
         if max == 0 {
             return Ok(UploadPage::default());
@@ -87,7 +121,7 @@ impl Context {
         // Uploads that fall under one common prefix are passed over page by page: at most this many.
         for _ in 0..PAGE_KEYS_MAX {
             let (uploads, more) = self
-                .uploads_after(&bucket, &request, after.clone(), max)
+                .uploads_after(bucket, request, after.clone(), max, closed)
                 .await?;
             for upload in uploads {
                 let prefix = rolled_up(&upload.key, &request.prefix, request.delimiter.as_deref());
@@ -119,10 +153,11 @@ impl Context {
 
     async fn uploads_after(
         &self,
-        bucket: &crate::placement::BucketEntry,
+        bucket: &BucketEntry,
         request: &ListRequest,
         after: Option<(String, Option<UploadId>)>,
         max: usize,
+        closed: Closed,
     ) -> Result<(Vec<UploadInfo>, bool)> {
         let ask = |(group, slots): (GroupId, Vec<u16>)| {
             let (prefix, after) = (request.prefix.clone(), after.clone());
@@ -134,9 +169,10 @@ impl Context {
                 max: max as u32,
             };
             async move {
-                match self.meta.query(group, &query).await? {
-                    Answer::Uploads { uploads, more } => Ok((uploads, more)),
-                    _ => ask::misfit(),
+                match closed.judge(self.meta.query(group, &query).await)? {
+                    Some(Answer::Uploads { uploads, more }) => Ok((uploads, more)),
+                    Some(_) => ask::misfit(),
+                    None => Ok((Vec::new(), false)),
                 }
             }
         };

@@ -48,16 +48,18 @@ impl Context {
         if !(1..=PART_NUMBER_MAX).contains(&request.part) {
             return Err(ObjectError::BadPartNumber);
         }
-        let target = self.target(caller, &request.bucket, &request.key).await?;
         let PartRequest {
+            bucket,
+            key,
             upload,
             part,
             size,
             mut digests,
-            ..
         } = request;
         // Tells an upload that is gone before the body is read.
-        let page = self.list_parts(&target, upload, PART_NUMBER_MAX, 1).await?;
+        let (target, page) = self
+            .parts_of(caller, &bucket, &key, upload, PART_NUMBER_MAX, 1)
+            .await?;
         if digests.checksum.is_none() {
             digests.checksum = page.upload.checksum.map(|(kind, _)| kind);
         }
@@ -91,7 +93,26 @@ impl Context {
         }
     }
 
-    pub async fn list_parts(
+    /// A page of an upload's parts, and the key that it is to make.
+    pub async fn parts_of(
+        &self,
+        caller: &Caller,
+        bucket: &str,
+        key: &str,
+        upload: UploadId,
+        after: u16,
+        max_parts: usize,
+    ) -> Result<(Target, PartPage)> {
+        let read = || async move {
+            let target = self.target(caller, bucket, key).await?;
+            let page = self.list_parts(&target, upload, after, max_parts).await?;
+            Ok::<_, ObjectError>((target, page))
+        };
+        self.read_key_past_fence(caller, bucket, ObjectError::NoSuchUpload, read)
+            .await
+    }
+
+    async fn list_parts(
         &self,
         target: &Target,
         upload: UploadId,

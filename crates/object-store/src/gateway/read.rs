@@ -3,12 +3,20 @@
 //! The records of a small object's blocks come with its head: one question. Of a larger one, the first page of records is
 //! asked for before the answer begins; if the object was replaced or deleted between the two questions, the read starts
 //! over. Later on such a read ends with the old bytes or breaks off.
+//!
+//! Memory: a block takes room from the node's budget before it is read, and holds it until the last of its bytes is gone,
+//! wherever it went. So that readers who stall can't use the budget up:
+//! - blocks are read ahead only while half of the budget stays free;
+//! - bytes are handed out in small pieces: slices of the block while half of the budget is free, else copies, which are
+//!   not counted. A door holds one or two of them at a time, so what stalled readers pin is bounded;
+//! - a block that was kept for a while gives way to others who wait: it is read again when its reader comes for more;
+//! - a reader that is slow as well is then broken off instead, unless there is room at once.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt;
 use ids::{BlockId, GroupId, SegmentId};
 use object_core::api::{
     Body, BodyChunk, BodyError, ByteRange, Caller, Conditions, GetRequest, Got, ObjectError,
@@ -20,8 +28,9 @@ use object_core::meta::{
 };
 use object_core::ranges;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
-use crate::gateway::body::{body_from, body_of};
+use crate::gateway::body::{Kept, body_from, body_of, with_room};
 use crate::gateway::{Context, Target, ask, refusals};
 
 /// Block records that come with a head.
@@ -30,6 +39,10 @@ const BLOCKS_WITH_HEAD_MAX: u32 = 64;
 const BLOCKS_AT_A_TIME: u32 = 1024;
 /// How often a read starts over because its object was replaced meanwhile.
 const ATTEMPTS: usize = 5;
+/// A block's bytes are handed out in pieces of up to this size.
+const PIECE_BYTES: usize = 64 << 10;
+/// A reader that took so long for a piece is slow.
+const SLOW_AFTER: Duration = Duration::from_secs(5);
 
 /// The bytes that a reader gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -220,12 +233,16 @@ fn slice(bytes: Bytes, span: Span) -> Result<Bytes> {
 #[derive(Debug)]
 enum Piece {
     Inline(Bytes),
-    Block {
-        id: BlockId,
-        record: BlockRecord,
-        skip: usize,
-        take: usize,
-    },
+    Block(Wanted),
+}
+
+/// The wanted bytes of a block.
+#[derive(Debug, Clone)]
+struct Wanted {
+    id: BlockId,
+    record: BlockRecord,
+    skip: usize,
+    take: usize,
 }
 
 fn misrecorded() -> ObjectError {
@@ -361,13 +378,12 @@ impl Plan {
             }
             let take = (len - part.skip).min(part.left);
             if take > 0 {
-                let piece = Piece::Block {
+                self.ready.push_back(Piece::Block(Wanted {
                     id,
                     record,
                     skip: part.skip as usize,
                     take: take as usize,
-                };
-                self.ready.push_back(piece);
+                }));
                 part.left -= take;
             }
             part.skip = 0;
@@ -377,67 +393,177 @@ impl Plan {
 
     async fn next(&mut self) -> Option<Result<Piece>> {
         if let Err(error) = self.load().await {
-            self.parts.clear();
+            self.end();
             return Some(Err(error.into()));
         }
         self.ready.pop_front().map(Ok)
     }
 
+    /// Nothing more is wanted.
+    fn end(&mut self) {
+        self.parts.clear();
+        self.ready.clear();
+    }
+
     fn body(self, place: Option<OwnedSemaphorePermit>) -> Body {
-        let context = self.context.clone();
-        let read_ahead = context.options.read_ahead.max(1);
-        let pieces = futures::stream::unfold(self, |mut plan| async move {
-            let piece = plan.next().await?;
-            Some((piece, plan))
+        let outgoing = Outgoing {
+            plan: self,
+            coming: VecDeque::new(),
+            handed_at: None,
+            _place: place,
+        };
+        let chunks = futures::stream::unfold(outgoing, |mut outgoing| async move {
+            let chunk = outgoing.next().await?;
+            Some((chunk, outgoing))
         });
-        let chunks = pieces
-            .map(move |piece| {
-                let context = context.clone();
-                async move { (fetch(&context, piece).await, context) }
-            })
-            .buffered(read_ahead)
-            .map(|(chunk, context)| given(&context, chunk));
-        body_from(chunks.map(move |chunk| {
-            let _ = &place;
-            chunk
-        }))
+        body_from(chunks)
     }
 }
 
-/// The bytes of a piece, with the memory that was taken for them.
-async fn fetch(
-    context: &Context,
-    piece: Result<Piece>,
-) -> Result<(Bytes, Option<OwnedSemaphorePermit>)> {
-    match piece? {
-        Piece::Inline(bytes) => Ok((bytes, None)),
-        Piece::Block {
-            id,
-            record,
-            skip,
-            take,
-        } => {
-            let room = context.limits.read_room(record.len as usize).await?;
-            let data = context.read_block(id, &record).await?;
-            if data.len() < skip + take {
+/// A body on its way out.
+struct Outgoing {
+    plan: Plan,
+    /// What comes next: the block that is being handed out, and those that are read ahead.
+    coming: VecDeque<Coming>,
+    /// When the reader got its last piece.
+    handed_at: Option<Instant>,
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+enum Coming {
+    Inline(Bytes),
+    Block(Block),
+    Failed(ObjectError),
+}
+
+impl Outgoing {
+    /// The next piece, when the reader asks for it; after an error there is none.
+    async fn next(&mut self) -> Option<BodyChunk> {
+        let is_slow = self
+            .handed_at
+            .is_some_and(|handed| handed.elapsed() >= SLOW_AFTER);
+        self.look_ahead().await;
+        let context = &self.plan.context;
+        let piece = match self.coming.pop_front()? {
+            Coming::Inline(bytes) => Ok(bytes),
+            Coming::Failed(error) => Err(error),
+            Coming::Block(mut block) => {
+                let piece = block.next(context, is_slow).await;
+                if block.wanted.take > 0 {
+                    self.coming.push_front(Coming::Block(block));
+                }
+                piece
+            }
+        };
+        self.handed_at = Some(Instant::now());
+        match piece {
+            Ok(bytes) => {
+                let len = bytes.len() as u64;
+                context.metrics.objects_get_bytes_total.add(len);
+                Some(Ok(bytes))
+            }
+            Err(error) => {
+                self.coming.clear();
+                self.plan.end();
+                Some(Err(BodyError(error.to_string())))
+            }
+        }
+    }
+
+    /// Plans what comes next, and begins to read it while memory is ample.
+    async fn look_ahead(&mut self) {
+        while self.coming.len() <= self.plan.context.options.read_ahead {
+            let Some(piece) = self.plan.next().await else {
+                break;
+            };
+            self.coming.push_back(match piece {
+                Ok(Piece::Inline(bytes)) => Coming::Inline(bytes),
+                Ok(Piece::Block(wanted)) => Coming::Block(Block { wanted, kept: None }),
+                Err(error) => Coming::Failed(error),
+            });
+        }
+        for coming in &mut self.coming {
+            if let Coming::Block(block) = coming
+                && !block.read_ahead(&self.plan.context)
+            {
+                break;
+            }
+        }
+    }
+}
+
+/// A block on its way out.
+struct Block {
+    /// What was not handed out yet.
+    wanted: Wanted,
+    /// The same, where it is being read or was.
+    kept: Option<Kept>,
+}
+
+impl Block {
+    /// Begins to read the block unless memory is short; whether it is begun.
+    fn read_ahead(&mut self, context: &Arc<Context>) -> bool {
+        if self.kept.is_none()
+            && let Some(room) = context.limits.ahead_room(self.wanted.record.len as usize)
+        {
+            self.kept = Some(self.wanted.read(context, room));
+        }
+        self.kept.is_some()
+    }
+
+    /// The next piece.
+    async fn next(&mut self, context: &Arc<Context>, is_slow: bool) -> Result<Bytes> {
+        loop {
+            let mut kept = match self.kept.take() {
+                Some(kept) => kept,
+                None => {
+                    let room = self.wanted.room(context, is_slow).await?;
+                    self.wanted.read(context, room)
+                }
+            };
+            // Without a piece it gave way to others meanwhile, and is read again.
+            if let Some(piece) = kept.next(PIECE_BYTES).await? {
+                self.kept = Some(kept);
+                self.wanted.skip += piece.len();
+                self.wanted.take -= piece.len();
+                return Ok(match context.limits.is_ample() {
+                    true => piece,
+                    // A slice would pin the whole block for as long as its reader likes.
+                    false => Bytes::copy_from_slice(&piece),
+                });
+            }
+        }
+    }
+}
+
+impl Wanted {
+    /// Memory for the whole block.
+    async fn room(&self, context: &Context, is_slow: bool) -> Result<OwnedSemaphorePermit> {
+        let bytes = self.record.len as usize;
+        match is_slow {
+            true => context.limits.read_room_now(bytes).ok_or_else(too_slow),
+            false => context.limits.read_room(bytes).await,
+        }
+    }
+
+    /// Begins to read the wanted bytes, in a task of its own.
+    fn read(&self, context: &Arc<Context>, room: OwnedSemaphorePermit) -> Kept {
+        let (wanted, reading, looking) = (self.clone(), context.clone(), context.clone());
+        let read = async move {
+            let data = reading.read_block(wanted.id, &wanted.record).await?;
+            let end = wanted.skip + wanted.take;
+            if data.len() < end {
                 return Err(ObjectError::Internal(format!(
-                    "block {id} is shorter than its record says"
+                    "block {} is shorter than its record says",
+                    wanted.id
                 )));
             }
-            Ok((data.slice(skip..skip + take), Some(room)))
-        }
+            Ok(with_room(data.slice(wanted.skip..end), room))
+        };
+        Kept::read(read, move || looking.limits.is_short_of_read_room())
     }
 }
 
-fn given(context: &Context, chunk: Result<(Bytes, Option<OwnedSemaphorePermit>)>) -> BodyChunk {
-    match chunk {
-        Ok((bytes, _room)) => {
-            context
-                .metrics
-                .objects_get_bytes_total
-                .add(bytes.len() as u64);
-            Ok(bytes)
-        }
-        Err(error) => Err(BodyError(error.to_string())),
-    }
+fn too_slow() -> ObjectError {
+    ObjectError::Unavailable("memory is short, and the body is read too slowly".into())
 }

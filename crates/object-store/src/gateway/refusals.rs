@@ -1,6 +1,6 @@
 //! The one place where refusals of groups, directory and conditions become errors of the store.
 
-use object_core::api::{BodyError, ObjectError, ObjectHead};
+use object_core::api::{BodyError, ObjectError, ObjectHead, VersionId};
 use object_core::conditions::Failed;
 use object_core::meta::{Outcome, Refused};
 
@@ -32,6 +32,17 @@ pub fn refused(bucket: &str, refused: Refused) -> ObjectError {
             ObjectError::Internal("a page of blocks came out of order".into())
         }
         Refused::Overtaken => ObjectError::BucketBusy,
+        Refused::OldEpoch { newest } => ObjectError::Unavailable(format!(
+            "this node has not heard of epoch {newest}, which says where blocks go now: try again"
+        )),
+    }
+}
+
+/// The error of a read of what a key does not have.
+pub fn absent(version: Option<VersionId>) -> ObjectError {
+    match version {
+        None | Some(VersionId::Null) => ObjectError::NoSuchKey,
+        Some(VersionId::Numbered(_)) => ObjectError::NoSuchVersion,
     }
 }
 

@@ -4,6 +4,9 @@
 //! copy (verified), sent to the servers that lack it, and only then is its record replaced, on condition that it is still
 //! the one that was read. A block whose epoch has too few copies, or whose debtor has left the site, moves to the current
 //! epoch.
+//!
+//! Before that, a group is told of the newest epoch, so that gateways that have not heard of it write nothing that it would
+//! have to repair.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
@@ -15,7 +18,6 @@ use ids::{BlockId, Epoch, GroupId, NodeId, SegmentId};
 use object_core::api::{ObjectError, Result};
 use object_core::meta::{Answer, BlockRecord, Command, Query};
 use tokio::sync::Mutex;
-use tokio::time::Instant;
 
 use crate::gateway::{ask, write_quorum};
 use crate::jobs::pace::Pace;
@@ -24,9 +26,6 @@ use crate::service::CopyError;
 
 /// Blocks that are asked for at one time.
 const BATCH: u32 = 256;
-/// After how long blocks of old epochs are looked for again where there were none: a gateway that had not heard of the
-/// new epoch may have written some.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(600);
 /// Blocks that are copied at one time.
 const AT_A_TIME: usize = 4;
 
@@ -35,8 +34,6 @@ pub struct Repair {
     led: Led,
     every: Duration,
     bytes_per_s: u64,
-    /// Groups in which no block of these epochs was left, and when that was seen: looking means reading all block lists.
-    clean: std::sync::Mutex<BTreeMap<GroupId, (Vec<Epoch>, Instant)>>,
 }
 
 /// What one run remembers.
@@ -83,7 +80,6 @@ impl Repair {
             led,
             every: options.repair_every,
             bytes_per_s: options.repair_bytes_per_s,
-            clean: Default::default(),
         }
     }
 
@@ -93,12 +89,7 @@ impl Repair {
         group: GroupId,
         progress: &mut JobProgress,
     ) -> Result<()> {
-        let thin = if self.is_clean(group, &run.thin) {
-            Vec::new()
-        } else {
-            run.thin.iter().copied().collect()
-        };
-        let mut all_moved = true;
+        let thin = self.thin_epochs_of(run, group).await?;
         let mut after = None;
         loop {
             let query = Query::Debt {
@@ -120,7 +111,6 @@ impl Repair {
                 .await;
             let paid: Vec<Paid> = paid.into_iter().flatten().collect();
             let some_paid = !paid.is_empty();
-            all_moved &= paid.len() == found;
             self.record(group, paid, progress).await?;
             match next {
                 // A page with more blocks than fit was cut: they come when these are paid.
@@ -129,23 +119,38 @@ impl Repair {
                 _ => break,
             }
         }
-        if all_moved && !thin.is_empty() {
-            self.note_clean(group, thin);
-        }
         Ok(())
     }
 
-    /// Whether a short while ago no block of the group was in one of these epochs.
-    fn is_clean(&self, group: GroupId, thin: &BTreeSet<Epoch>) -> bool {
-        let clean = self.clean.lock().unwrap_or_else(PoisonError::into_inner);
-        clean
-            .get(&group)
-            .is_some_and(|(epochs, at)| epochs.iter().eq(thin) && at.elapsed() < LOOK_AGAIN_AFTER)
+    /// The thin epochs of which a group has blocks: to look for these means to read all block lists. Before that, the
+    /// group is told of the newest epoch.
+    async fn thin_epochs_of(&self, run: &Run, group: GroupId) -> Result<Vec<Epoch>> {
+        let context = &self.led.context;
+        let epoch = context.placement.current().epoch();
+        let (mut newest, mut whole) = self.epochs_of(group).await?;
+        if newest.is_none_or(|newest| newest < epoch) {
+            // Refused only if the group has heard of a newer one meanwhile.
+            let hear = Command::HearOfEpoch(epoch);
+            context.meta.propose(group, &hear).await?;
+            (newest, whole) = self.epochs_of(group).await?;
+        }
+        // A replica that is behind may know no counts yet.
+        if newest.is_none() {
+            return Ok(run.thin.iter().copied().collect());
+        }
+        whole.retain(|epoch| run.thin.contains(epoch));
+        Ok(whole)
     }
 
-    fn note_clean(&self, group: GroupId, thin: Vec<Epoch>) {
-        let mut clean = self.clean.lock().unwrap_or_else(PoisonError::into_inner);
-        clean.insert(group, (thin, Instant::now()));
+    /// The newest epoch that a group has heard of, and those of which it has blocks without debt.
+    async fn epochs_of(&self, group: GroupId) -> Result<(Option<Epoch>, Vec<Epoch>)> {
+        match self.led.context.meta.look(group, &Query::Epochs).await? {
+            Answer::Epochs { newest, whole } => {
+                let epochs = whole.into_iter().map(|(epoch, _)| epoch).collect();
+                Ok((newest, epochs))
+            }
+            _ => ask::misfit(),
+        }
     }
 
     /// Copies one block to where it is missing; `None` when nothing could be done.

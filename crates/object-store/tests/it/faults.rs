@@ -330,6 +330,86 @@ fn a_site_that_grows_gets_its_copies() {
     });
 }
 
+/// A site of three nodes whose map still names one; that one has seven blocks under `key`.
+async fn growing_site() -> Site {
+    let mut site = site_with_bucket(1).await;
+    let content = bytes(7 * BLOCK);
+    put(site.gateway(1), "key", &content).await.unwrap();
+    for node in [2, 3] {
+        site.start(NodeId(node), SimDisk::new()).await;
+    }
+    assert_eq!(site.debt_by_leaders().await, 0);
+    site
+}
+
+#[test]
+fn blocks_of_a_smaller_site_are_debt_before_repair_looks_for_them() {
+    block_on(async {
+        let mut site = growing_site().await;
+        site.maps.grow(3);
+        assert_eq!(site.debt_by_leaders().await, 7);
+        assert_eq!(site.stats().await.debt, 0, "no write left them");
+        // While a server is away, blocks that moved lack one copy: each is counted once.
+        let disk = site.kill(NodeId(3));
+        site.job(1, "repair").await;
+        assert_eq!(site.stats().await.debt, 7);
+        assert_eq!(site.debt_by_leaders().await, 7);
+        site.revive(NodeId(3), disk).await;
+        site.job(1, "repair").await;
+        assert_eq!(site.debt_by_leaders().await, 0);
+        assert_eq!(site.blocks(), [7, 7, 7]);
+        site.maps.grow(3);
+        assert_eq!(site.debt_by_leaders().await, 0, "no copy is missing");
+    });
+}
+
+#[test]
+fn a_gateway_with_an_old_map_writes_blocks_only_when_it_has_heard_of_the_new_one() {
+    block_on(async {
+        let site = growing_site().await;
+        site.maps.hold(NodeId(2));
+        site.maps.grow(3);
+        // The leader tells the groups.
+        site.job(1, "repair").await;
+        put(site.gateway(2), "small", &bytes(INLINE)).await.unwrap();
+        let refused = put(site.gateway(2), "late", &bytes(BLOCK)).await;
+        assert!(
+            matches!(refused, Err(ObjectError::Unavailable(_))),
+            "{refused:?}"
+        );
+
+        let gateway = site.gateway(2).clone();
+        let write = tokio::spawn(async move { put(&gateway, "late", &bytes(BLOCK)).await });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!write.is_finished());
+        site.maps.catch_up();
+        write.await.unwrap().unwrap();
+        assert_eq!(site.debt_by_leaders().await, 0);
+        assert_eq!(get(site.gateway(3), "late").await.unwrap(), bytes(BLOCK));
+    });
+}
+
+#[test]
+fn what_an_old_map_placed_before_its_group_heard_of_the_new_one_is_debt_at_once() {
+    block_on(async {
+        let site = growing_site().await;
+        delete(site.gateway(1), "key").await.unwrap();
+        site.maps.hold(NodeId(2));
+        site.maps.grow(3);
+        assert_eq!(site.debt_by_leaders().await, 0);
+        put(site.gateway(2), "key", &bytes(BLOCK)).await.unwrap();
+        assert_eq!(site.debt_by_leaders().await, 1);
+        // A write by the new map tells the group, too.
+        put(site.gateway(1), "key", &bytes(BLOCK)).await.unwrap();
+        let refused = put(site.gateway(2), "key", &bytes(BLOCK)).await;
+        assert!(
+            matches!(refused, Err(ObjectError::Unavailable(_))),
+            "{refused:?}"
+        );
+        assert_eq!(site.debt_by_leaders().await, 0, "it was overwritten");
+    });
+}
+
 #[test]
 fn orphans_are_swept_and_owned_blocks_are_not() {
     block_on(async {

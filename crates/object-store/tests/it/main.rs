@@ -6,6 +6,7 @@ mod objects;
 mod owners;
 mod peers;
 mod questions;
+mod readers;
 mod site;
 mod store;
 #[path = "../../../object-core/tests/suite/objects.rs"]

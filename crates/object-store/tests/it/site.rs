@@ -103,7 +103,10 @@ impl Site {
         let parts = GatewayParts {
             platform: platform.clone(),
             groups: Arc::new(self.groups.clone()),
-            placement: self.maps.clone(),
+            placement: Arc::new(Heard {
+                by: me,
+                of: self.maps.clone(),
+            }),
             directory: self.directory.clone(),
             peers: Arc::new(peers),
             metrics: Arc::new(ObjectMetrics::default()),
@@ -282,22 +285,60 @@ pub async fn first_chunk(got: &mut Got) -> Option<BodyChunk> {
     got.body.next().await
 }
 
-pub struct Maps(Mutex<Vec<Arc<EpochMap>>>);
+/// The maps that were published, and how many of them nodes know that are behind.
+pub struct Maps {
+    published: Mutex<Vec<Arc<EpochMap>>>,
+    held: Mutex<BTreeMap<NodeId, usize>>,
+}
 
 impl Maps {
     fn first(servers: u64) -> Maps {
         let map = EpochMap::first(Epoch(1), GROUPS, &placed(servers)).unwrap();
-        Maps(Mutex::new(vec![Arc::new(map)]))
+        Maps {
+            published: Mutex::new(vec![Arc::new(map)]),
+            held: Mutex::default(),
+        }
     }
 
     /// Publishes an epoch with so many servers.
     pub fn grow(&self, servers: u64) {
-        let mut maps = self.0.lock().unwrap();
+        let mut maps = self.published.lock().unwrap();
         let last = maps.last().unwrap();
         let next = last
             .next(Epoch(last.epoch().0 + 1), &placed(servers))
             .unwrap();
         maps.push(Arc::new(next));
+    }
+
+    /// From now on a node hears of no new epoch.
+    pub fn hold(&self, node: NodeId) {
+        let known = self.published.lock().unwrap().len();
+        self.held.lock().unwrap().insert(node, known);
+    }
+
+    /// All nodes know all epochs again.
+    pub fn catch_up(&self) {
+        self.held.lock().unwrap().clear();
+    }
+
+    /// The maps that a node has heard of, oldest first.
+    fn heard_by(&self, node: NodeId) -> Vec<Arc<EpochMap>> {
+        let mut maps = self.published.lock().unwrap().clone();
+        let known = self.held.lock().unwrap().get(&node).copied();
+        maps.truncate(known.unwrap_or(usize::MAX));
+        maps
+    }
+}
+
+/// The maps as one node knows them.
+struct Heard {
+    by: NodeId,
+    of: Arc<Maps>,
+}
+
+impl Heard {
+    fn maps(&self) -> Vec<Arc<EpochMap>> {
+        self.of.heard_by(self.by)
     }
 }
 
@@ -310,27 +351,17 @@ fn placed(servers: u64) -> Vec<PlacedServer> {
         .collect()
 }
 
-impl PlacementSource for Maps {
+impl PlacementSource for Heard {
     fn current(&self) -> Arc<EpochMap> {
-        self.0.lock().unwrap().last().unwrap().clone()
+        self.maps().last().unwrap().clone()
     }
 
     fn at(&self, epoch: Epoch) -> Option<Arc<EpochMap>> {
-        self.0
-            .lock()
-            .unwrap()
-            .iter()
-            .find(|map| map.epoch() == epoch)
-            .cloned()
+        self.maps().into_iter().find(|map| map.epoch() == epoch)
     }
 
     fn epochs(&self) -> Vec<Epoch> {
-        self.0
-            .lock()
-            .unwrap()
-            .iter()
-            .map(|map| map.epoch())
-            .collect()
+        self.maps().iter().map(|map| map.epoch()).collect()
     }
 }
 
