@@ -207,8 +207,8 @@ fn chunk_bounds(headers: &HeaderMap, max: usize) -> Option<Chunks> {
     Some(Chunks::new(!kind.starts_with(b"UNSIGNED-"), max))
 }
 
-/// Ids that don't repeat within a run and don't look alike.
-fn request_id(count: u64) -> String {
+/// The id of a door's `count`-th request, from a random start: ids don't repeat within a run and don't look alike.
+pub fn request_id(count: u64) -> String {
     let mut x = count.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

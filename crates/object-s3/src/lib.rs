@@ -1,7 +1,7 @@
 //! The S3 door: S3's protocol in front of [`object_core::api::Objects`].
 //!
 //! A request passes, in this order:
-//! 1. `serve`: a bounded number of connections, TLS, header and idle limits;
+//! 1. `serve`: a bounded number of connections (`arrivals`), TLS, header and idle limits;
 //! 2. `gate`: request ids and what is logged (`trace`), a bounded number of requests, refusals that need no key, body guards;
 //! 3. s3s: signature and routing; `access`: who asks, and whether everything that matters was signed;
 //! 4. `tidy`: requests that s3s would read more narrowly than S3 does;
@@ -17,6 +17,7 @@
 //! It doesn't do: POST forms, signature version 2, bucket policies, ACLs other than private, tags, versioning.
 
 mod access;
+mod arrivals;
 mod body;
 mod checksums;
 mod chunks;
@@ -32,5 +33,7 @@ mod service;
 mod tidy;
 mod trace;
 
+pub use arrivals::{Arrival, Arrivals, Place};
 pub use door::S3Door;
+pub use gate::request_id;
 pub use options::{DoorObserver, DoorOptions, KeyDirectory, KeyEntry, TlsSource};

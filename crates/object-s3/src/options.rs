@@ -56,7 +56,8 @@ pub struct DoorOptions {
     pub region: String,
     /// Domains below which a host names a bucket (`bucket.domain`), without port. Path style works with every host.
     pub base_domains: Vec<String>,
-    /// The most connections at a time; further ones wait in the listener's queue.
+    /// The most connections at a time; further ones wait in the listener's queue. A client on another machine gets a
+    /// quarter of them.
     pub max_connections: usize,
     /// The most requests at a time, their bodies included; further ones are answered `SlowDown`.
     pub max_requests: usize,

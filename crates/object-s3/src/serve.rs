@@ -8,26 +8,44 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
+use crate::arrivals::{Arrival, Arrivals};
 use crate::gate::Gate;
 use crate::guard::GuardedSocket;
-use crate::options::{DoorObserver, DoorOptions, TlsSource};
+use crate::options::{DoorOptions, TlsSource};
 
-/// How long to wait after a failed accept: what fails it (no file descriptors) seldom passes at once.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a connection without a request may take to close at a shutdown.
 const IDLE_CLOSE: Duration = Duration::from_secs(1);
 /// hyper wants at least this much.
 const BUFFER_BYTES_MIN: usize = 8 << 10;
+
+/// How a request came; travels in its extensions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    /// As addresses begin.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        }
+    }
+}
 
 /// See [`crate::S3Door::serve`].
 pub(crate) fn run(
@@ -38,41 +56,26 @@ pub(crate) fn run(
     mut shutdown: BoxFuture<'static, ()>,
 ) -> BoxFuture<'static, ()> {
     Box::pin(async move {
-        let places = Arc::new(Semaphore::new(options.max_connections));
+        let (most, observer) = (options.max_connections, options.observer.clone());
+        let arrivals = Arrivals::new("S3", listener, most, observer);
         let (stop, stopped) = watch::channel(false);
         let mut connections = JoinSet::new();
         loop {
-            let place = tokio::select! {
+            let arrival = tokio::select! {
                 biased;
                 () = &mut shutdown => break,
-                place = places.clone().acquire_owned() => place,
+                Some(_) = connections.join_next() => continue,
+                arrival = arrivals.next() => arrival,
             };
-            let accepted = loop {
-                tokio::select! {
-                    biased;
-                    () = &mut shutdown => break None,
-                    accepted = listener.accept() => break Some(accepted),
-                    Some(_) = connections.join_next() => {}
-                }
-            };
-            let stream = match accepted {
-                None => break,
-                Some(Ok((stream, _))) => stream,
-                Some(Err(error)) => {
-                    tracing::warn!(%error, "the S3 door could not accept a connection");
-                    sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
+            let Arrival { stream, place, .. } = arrival;
             let (gate, options, tls, stopped) =
                 (gate.clone(), options.clone(), tls(), stopped.clone());
-            let counted = Counted::new(options.observer.clone());
             connections.spawn(async move {
-                let _held = (place, counted);
+                let _held = place;
                 connection(gate, &options, stream, tls, stopped).await;
             });
         }
-        drop(listener);
+        drop(arrivals);
         let _ = stop.send(true);
         let drained = timeout(options.drain_timeout, async {
             while connections.join_next().await.is_some() {}
@@ -88,22 +91,6 @@ pub(crate) fn run(
     })
 }
 
-/// A connection that the observer knows to be open.
-struct Counted(Arc<dyn DoorObserver>);
-
-impl Counted {
-    fn new(observer: Arc<dyn DoorObserver>) -> Self {
-        observer.connection_opened();
-        Counted(observer)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.connection_closed();
-    }
-}
-
 async fn connection(
     gate: Arc<Gate>,
     options: &DoorOptions,
@@ -114,14 +101,14 @@ async fn connection(
     let _ = stream.set_nodelay(true);
     let socket = GuardedSocket::new(stream, options.body_idle_timeout);
     match tls {
-        None => http(gate, options, socket, stopped).await,
+        None => http(gate, options, socket, Scheme::Http, stopped).await,
         Some(config) => match timeout(
             options.header_timeout,
             TlsAcceptor::from(config).accept(socket),
         )
         .await
         {
-            Ok(Ok(socket)) => http(gate, options, socket, stopped).await,
+            Ok(Ok(socket)) => http(gate, options, socket, Scheme::Https, stopped).await,
             Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
             Err(_) => tracing::debug!("a TLS handshake took too long"),
         },
@@ -166,13 +153,15 @@ async fn http<S: AsyncRead + AsyncWrite + Unpin>(
     gate: Arc<Gate>,
     options: &DoorOptions,
     socket: S,
+    scheme: Scheme,
     mut stopped: watch::Receiver<bool>,
 ) {
     let busy = Arc::new(Busy::default());
     let service = {
         let busy = busy.clone();
-        service_fn(move |request| {
+        service_fn(move |mut request: Request<Incoming>| {
             let (gate, guard) = (gate.clone(), busy.enter());
+            request.extensions_mut().insert(scheme);
             async move { gate.answer(request, guard).await }
         })
     };

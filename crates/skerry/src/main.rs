@@ -20,6 +20,7 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
+    node::settings::OpenFiles::raise();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();

@@ -18,6 +18,7 @@ use crate::body::{self, Fault};
 use crate::checksums::{self, fill_checksum};
 use crate::errors::to_s3;
 use crate::headers::{self, sent, signed, timestamp};
+use crate::serve::Scheme;
 
 /// More letters than the checksum of a part has: SHA-256 has 44, and a number of parts may follow.
 const CHECKSUM_TEXT_MAX: usize = 64;
@@ -134,14 +135,7 @@ impl Service {
                 "an object is made of 1 to {PART_NUMBER_MAX} parts"
             ));
         }
-        let host = headers
-            .get(http::header::HOST)
-            .and_then(|h| h.to_str().ok())
-            .unwrap_or("");
-        let location = format!(
-            "http://{host}/{}/{}",
-            request.input.bucket, request.input.key
-        );
+        let location = location(&request);
         let complete = CompleteRequest {
             upload: upload_id(&request.input.upload_id)?,
             parts: listed
@@ -293,6 +287,15 @@ impl Service {
     }
 }
 
+/// The address of a request's object, in the style that the client uses: the host or the path names the bucket.
+fn location<T>(request: &S3Request<T>) -> String {
+    let scheme = request.extensions.get::<Scheme>().copied();
+    let scheme = scheme.unwrap_or(Scheme::Http).name();
+    let host = sent(request).get(http::header::HOST);
+    let host = host.and_then(|host| host.to_str().ok()).unwrap_or("");
+    format!("{scheme}://{host}{}", request.uri.path())
+}
+
 fn algorithm(kind: ChecksumKind) -> ChecksumAlgorithm {
     ChecksumAlgorithm::from_static(name_of(kind))
 }
@@ -413,6 +416,38 @@ mod tests {
 
     fn code(listed: S3Result<api::CompletedPart>) -> String {
         listed.unwrap_err().code().as_str().to_owned()
+    }
+
+    #[test]
+    fn an_object_is_where_the_client_finds_it() {
+        let of = |scheme: Option<Scheme>, host: &'static str, path: &'static str| {
+            let mut request = S3Request {
+                input: (),
+                method: http::Method::POST,
+                uri: http::Uri::from_static(path),
+                headers: HeaderMap::new(),
+                extensions: http::Extensions::new(),
+                credentials: None,
+                region: None,
+                service: None,
+                trailing_headers: None,
+            };
+            let host = http::HeaderValue::from_static(host);
+            request.headers.insert(http::header::HOST, host);
+            if let Some(scheme) = scheme {
+                request.extensions.insert(scheme);
+            }
+            location(&request)
+        };
+        assert_eq!(
+            of(Some(Scheme::Https), "s3.lan:7300", "/bkt/a%20b?uploadId=1"),
+            "https://s3.lan:7300/bkt/a%20b"
+        );
+        assert_eq!(
+            of(Some(Scheme::Http), "bkt.s3.lan", "/a/b?uploadId=1"),
+            "http://bkt.s3.lan/a/b"
+        );
+        assert_eq!(of(None, "s3.lan", "/bkt/a"), "http://s3.lan/bkt/a");
     }
 
     #[test]

@@ -85,7 +85,8 @@ async fn parts_become_an_object() {
         .body(complete_xml(&[(1, &first), (2, &second)]));
     let done = done.send().await.expect(200);
     assert!(done.element("ETag").ends_with("-2\""));
-    assert!(done.element("Location").ends_with("/bkt/big"));
+    let location = format!("http://{}/bkt/big", door.address);
+    assert_eq!(done.element("Location"), location);
     let got = door.get("/bkt/big").send().await.expect(200);
     assert!(got.body.unwrap() == [one.clone(), two.clone()].concat());
     let of_part = door
@@ -115,6 +116,22 @@ async fn parts_become_an_object() {
         .send()
         .await
         .refused(404, "NoSuchUpload");
+}
+
+#[tokio::test]
+async fn an_upload_to_a_bucket_that_the_host_names_ends_where_the_client_finds_it() {
+    let door = Door::with_bucket("bkt").await;
+    let upload = begin(&door, "/bkt/a%20b").await;
+    let etag = part(&door, "/bkt/a%20b", &upload, 1, b"whole".to_vec()).await;
+    let done = door
+        .post("/a%20b")
+        .host("bkt.localhost")
+        .query("uploadId", &upload)
+        .body(complete_xml(&[(1, &etag)]));
+    let done = done.send().await.expect(200);
+    assert_eq!(done.element("Location"), "http://bkt.localhost/a%20b");
+    let got = door.get("/a%20b").host("bkt.localhost").send().await;
+    assert_eq!(got.expect(200).text(), "whole");
 }
 
 #[tokio::test]

@@ -2,7 +2,6 @@
 //!
 //! What is served is a router; each request carries how it [`Arrived`].
 
-use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -15,19 +14,18 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use object_s3::TlsSource;
+use object_s3::{Arrival, Arrivals, DoorObserver, TlsSource};
 use prometheus_client::metrics::gauge::Gauge;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-/// The most connections at a time; further ones wait in the listener's queue.
-const CONNECTIONS_MAX: usize = 256;
+use super::settings::OpenFiles;
+
 /// How long a TLS handshake may take.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a request's headers may take; an idle connection is closed after this time too.
@@ -36,8 +34,6 @@ const HEADER_LIMIT: Duration = Duration::from_secs(30);
 const LIFE_LIMIT: Duration = Duration::from_secs(180);
 /// How long a connection may take to close.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
-/// How long to wait after a failed accept: what fails it (no file descriptors) seldom passes at once.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How a request came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,59 +62,42 @@ async fn run(
     stop: CancellationToken,
     open: Gauge,
 ) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let most = OpenFiles::of_this_process().http_connections();
+    let arrivals = Arrivals::new("HTTP", listener, most, Arc::new(Open(open)));
     let mut connections = JoinSet::new();
     loop {
-        let accepted = tokio::select! {
+        let arrival = tokio::select! {
             biased;
             () = stop.cancelled() => break,
             Some(_) = connections.join_next() => continue,
-            accepted = accept(&listener, &places) => accepted,
+            arrival = arrivals.next() => arrival,
         };
-        match accepted {
-            Ok((stream, peer, place)) => {
-                let (router, tls, stop) = (router.clone(), tls(), stop.clone());
-                let counted = Counted::new(open.clone());
-                connections.spawn(async move {
-                    let _held = (place, counted);
-                    connection(stream, peer, tls, router, stop).await;
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the HTTP door could not accept a connection");
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
+        let Arrival {
+            stream,
+            peer,
+            place,
+        } = arrival;
+        let (router, tls, stop) = (router.clone(), tls(), stop.clone());
+        connections.spawn(async move {
+            let _held = place;
+            connection(stream, peer, tls, router, stop).await;
+        });
     }
-    drop(listener);
+    drop(arrivals);
     while connections.join_next().await.is_some() {}
 }
 
-/// A connection that a gauge counts for as long as this lives.
-struct Counted(Gauge);
+/// Counts open connections.
+struct Open(Gauge);
 
-impl Counted {
-    fn new(open: Gauge) -> Self {
-        open.inc();
-        Counted(open)
+impl DoorObserver for Open {
+    fn connection_opened(&self) {
+        self.0.inc();
     }
-}
 
-impl Drop for Counted {
-    fn drop(&mut self) {
+    fn connection_closed(&self) {
         self.0.dec();
     }
-}
-
-/// Nothing is lost when this is dropped halfway.
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let place = places.clone().acquire_owned().await;
-    let place = place.map_err(io::Error::other)?;
-    let (stream, peer) = listener.accept().await?;
-    Ok((stream, peer, place))
 }
 
 async fn connection(
@@ -176,6 +155,8 @@ async fn requests<S: AsyncRead + AsyncWrite + Unpin>(
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use axum::Extension;
     use axum::routing::get;
     use rustls::{ClientConfig, RootCertStore};

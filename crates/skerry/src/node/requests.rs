@@ -12,7 +12,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::Response;
-use object_s3::DoorObserver;
+use object_s3::{DoorObserver, request_id};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -152,10 +152,8 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// Odd steps visit every number once.
     fn id(&self) -> String {
-        let count = self.next_id.fetch_add(1, Ordering::Relaxed);
-        format!("{:016X}", count.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        request_id(self.next_id.fetch_add(1, Ordering::Relaxed))
     }
 }
 

@@ -1,16 +1,21 @@
-//! What can be set about a node.
+//! What can be set about a node, and how many connections of clients the process has files for.
 
 use std::time::Duration;
 
 use object_s3::DoorOptions;
 use object_store::gateway::GatewayOptions;
 use object_store::jobs::JobOptions;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::folder::{Listen, Marker};
 use super::tls::TlsFiles;
 
 /// Placement groups of a new site.
 pub const GROUPS: u32 = 16;
+/// The most connections of the HTTP door at a time.
+const HTTP_CONNECTIONS_MAX: usize = 256;
+/// Open files that a node has for itself at least: its log, its blocks, its database, connections of other nodes.
+const OWN_FILES_MIN: usize = 512;
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -77,6 +82,26 @@ impl Settings {
         }
     }
 
+    /// These, with no more connections of S3 clients than there are files for. A door that takes fewer than it would is logged.
+    pub fn within(self, files: OpenFiles) -> Settings {
+        let (s3, http) = (
+            files.s3_connections(self.s3_connections_max),
+            files.http_connections(),
+        );
+        if s3 < self.s3_connections_max || http < HTTP_CONNECTIONS_MAX {
+            tracing::warn!(
+                open_files = files.0,
+                s3,
+                http,
+                "few files may be open, so the doors take fewer connections: raise LimitNOFILE"
+            );
+        }
+        Settings {
+            s3_connections_max: s3,
+            ..self
+        }
+    }
+
     /// These, with the addresses of the last start where none are set.
     pub fn or_last(&self, last: Option<&Marker>) -> Settings {
         let Some(last) = last else {
@@ -103,6 +128,45 @@ impl Settings {
             s3: pick(&self.listen.s3, &last.s3),
             http: pick(&self.listen.http, &last.http),
         }
+    }
+}
+
+/// How many files a process may have open at a time. Half of them, and not less than [`OWN_FILES_MIN`], are the node's own:
+/// without one the log can't go on, and the node ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenFiles(usize);
+
+impl OpenFiles {
+    /// Lets this process open as many as it may allow itself. Where that fails, the doors take fewer connections.
+    pub fn raise() {
+        let limit = getrlimit(Resource::Nofile);
+        let raised = Rlimit {
+            current: limit.maximum,
+            ..limit
+        };
+        let _ = setrlimit(Resource::Nofile, raised);
+    }
+
+    /// Those of this process.
+    pub fn of_this_process() -> Self {
+        let limit = getrlimit(Resource::Nofile).current;
+        let limit = limit.and_then(|limit| usize::try_from(limit).ok());
+        OpenFiles(limit.unwrap_or(usize::MAX))
+    }
+
+    /// The most connections of the HTTP door.
+    pub fn http_connections(self) -> usize {
+        (self.for_clients() / 8).clamp(1, HTTP_CONNECTIONS_MAX)
+    }
+
+    /// The most connections of the S3 door, where so many are wanted.
+    fn s3_connections(self, wanted: usize) -> usize {
+        let left = self.for_clients().saturating_sub(self.http_connections());
+        wanted.min(left.max(1))
+    }
+
+    fn for_clients(self) -> usize {
+        self.0.saturating_sub(OWN_FILES_MIN.max(self.0 / 2))
     }
 }
 
@@ -152,6 +216,29 @@ mod tests {
             settings.jobs().collect_every.as_secs()
         };
         assert_eq!((every_s(1), every_s(60), every_s(3600)), (1, 10, 10));
+    }
+
+    #[test]
+    fn clients_get_the_files_that_the_node_does_not_need() {
+        let connections = |files| {
+            let files = OpenFiles(files);
+            let settings = Settings::default().within(files);
+            (settings.s3_connections_max, files.http_connections())
+        };
+        assert_eq!(connections(usize::MAX), (4096, 256));
+        assert_eq!(connections(65_536), (4096, 256));
+        assert_eq!(connections(4096), (1792, 256));
+        assert_eq!(connections(1024), (448, 64));
+        assert_eq!(connections(100), (1, 1));
+    }
+
+    #[test]
+    fn a_process_takes_all_the_files_that_it_may() {
+        OpenFiles::raise();
+        let limit = getrlimit(Resource::Nofile);
+        assert_eq!(limit.current, limit.maximum);
+        let most = limit.maximum.map_or(usize::MAX, |most| most as usize);
+        assert_eq!(OpenFiles::of_this_process(), OpenFiles(most));
     }
 
     #[test]
