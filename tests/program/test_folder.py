@@ -1,10 +1,13 @@
 """The data folder: what a refused start leaves, what a start makes of a damaged one, and servers whose address changes."""
 
+import os
 import shutil
 import socket
 import subprocess
 
+import botocore.exceptions
 import pytest
+import requests
 
 from harness import s3 as clients
 from harness.bodies import body
@@ -13,6 +16,7 @@ from harness.wait import until
 
 DOORS = ["s3", "node", "http"]
 LARGE = body(5 << 20)
+NOBODY = 65534
 
 
 def tree(folder):
@@ -102,6 +106,34 @@ def test_a_path_that_is_too_long_is_refused_before_anything_is_made(binary, proc
     data = tmp_path / ("x" * 100)
     assert "too long" in refused(binary, "server", "--data", data, *ANY_PORT)
     assert tree(tmp_path) == {}
+
+
+# Other users
+
+
+def test_a_folder_that_others_could_enter_is_closed(new_server):
+    server = new_server()
+    server.data.mkdir()
+    server.data.chmod(0o755)
+    server.start(*ANY_PORT)
+    assert server.data.stat().st_mode & 0o777 == 0o700
+    assert "the data folder was open to other users" in server.log_text()
+    assert server.stop() == 0
+    server.data.chmod(0o750)
+    server.start()
+    assert server.data.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("command", [["server", *ANY_PORT], ["up", "--ports", "random"]])
+def test_a_folder_of_another_user_is_refused(binary, process_lock, tmp_path, command):
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a folder away")
+    data = tmp_path / "data"
+    data.mkdir()
+    os.chown(data, NOBODY, NOBODY)
+    line = refused(binary, *command, "--data", data)
+    assert f"{data} belongs to another user" in line
+    assert tree(tmp_path) == {"data": None}
 
 
 # Damage
@@ -194,6 +226,33 @@ def test_a_missing_part(binary, copy, name):
     before = tree(copy.data)
     assert str(copy.data / name) in refusal(binary, "server", "--data", copy.data)
     assert tree(copy.data) == before
+
+
+def test_a_damaged_volume_is_said_and_the_rest_works(kept, copy):
+    volume = sorted(copy.data.glob("blocks/vol-*"))[0]
+    damage(volume, "garbage")
+    before = volume.read_bytes()
+    copy.spawn()
+    # Nobody else has what was in it: the site is not ready.
+    number = volume.name.removeprefix("vol-")
+    until(lambda: [number in reason for reason in reasons(copy)] == [True])
+    http = copy.url("http")
+    assert requests.get(f"{http}/readyz", timeout=10).status_code == 503
+    assert "\nskerry_block_volumes_damaged 1\n" in requests.get(f"{http}/metrics", timeout=10).text
+    s3 = clients.of(kept[1] | {"AWS_ENDPOINT_URL": copy.url("s3")}, attempts=1)
+    assert s3.get_object(Bucket="kept", Key="small")["Body"].read() == b"small"
+    with pytest.raises((botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError)):
+        s3.get_object(Bucket="kept", Key="large")["Body"].read()
+    s3.put_object(Bucket="kept", Key="new", Body=LARGE)
+    assert s3.get_object(Bucket="kept", Key="new")["Body"].read() == LARGE
+    assert copy.stop() == 0, copy.tail()
+    assert volume.read_bytes() == before
+
+
+def reasons(server):
+    """Why the node of this process is not ready."""
+    status = server.status()
+    return status["nodes"][0]["reasons"] if status else []
 
 
 def test_a_member_that_never_started_needs_no_parts(new_server, tmp_path):

@@ -79,6 +79,9 @@ def test_a_token_works_once(server, binary, token_file, tmp_path):
     line = refused(binary, *joining(second, "--token-file", token_file))
     assert "used" in line and "make a new one" in line
     assert not is_member(second)
+    # Nor is it taken for a new site.
+    assert "skerry join" in refused(binary, "server", "--data", second, *ANY_PORT)
+    assert not is_member(second)
     # The folder is as good as new: with another token it joins.
     done(binary, *joining(second, "--token", new_token(server)))
     assert is_member(second)

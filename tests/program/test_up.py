@@ -1,11 +1,15 @@
 """`skerry up` as a person uses it: start, stop, start again, and everything that it must refuse."""
 
+import fcntl
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
+import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,6 +20,9 @@ from harness.site import READY_SECONDS_MAX, Site
 from harness.wait import until
 
 REFUSAL_SECONDS_MAX = 60
+# Where the second node of a site on one machine listens for others, unless told otherwise.
+SECOND_NODE_PORT = 7311
+PORTS_LOCK = Path(tempfile.gettempdir()) / "skerry-documented-ports.lock"
 
 
 @pytest.fixture
@@ -240,6 +247,16 @@ def test_the_data_folder_is_private(new_site, nodes):
 
 
 @pytest.mark.parametrize("nodes", [1, 3])
+def test_a_data_folder_that_others_could_enter_is_closed(new_site, nodes):
+    site = new_site(nodes)
+    site.data.mkdir()
+    site.data.chmod(0o755)
+    site.start()
+    assert site.data.stat().st_mode & 0o777 == 0o700
+    assert f"{site.data} was open to other users" in site.log_text()
+
+
+@pytest.mark.parametrize("nodes", [1, 3])
 def test_a_second_start_on_the_same_folder(new_site, binary, nodes):
     site = new_site(nodes).start()
     pids, logs = site.node_pids(), sorted((site.data / "logs").iterdir())
@@ -277,10 +294,10 @@ def test_a_folder_that_cannot_be_understood(new_site, binary, kind):
         marker.write_text(json.dumps(json.loads(marker.read_text()) | {"format": 1_000_000}))
     else:
         marker.write_text(marker.read_text()[:20])
-    before = without_logs(contents(site.data))
+    before = contents(site.data)
     line = refused(binary, "up", "--data", site.data)
     assert "node-1" in line
-    assert without_logs(contents(site.data)) == before
+    assert contents(site.data) == before
 
 
 def test_a_site_starts_with_a_majority_of_its_nodes_and_with_less_says_why_not(new_site, binary):
@@ -311,12 +328,8 @@ def test_a_new_node_that_cannot_start(binary, process_lock, tmp_path):
     (folder / "cat.jpg").write_bytes(b"meow")
     line = refused(binary, "up", "--nodes", 3, "--ports", "random", "--data", tmp_path / "data")
     assert str(folder) in line and "other files" in line
-    assert contents(folder) == {"cat.jpg": b"meow"}
+    assert contents(tmp_path) == {"data/node-1/cat.jpg": b"meow"}
     assert not processes_of(tmp_path / "data")
-
-
-def without_logs(files):
-    return {name: data for name, data in files.items() if not name.startswith("logs/")}
 
 
 def test_a_damaged_log_stops_the_node_instead_of_losing_records(new_site, binary):
@@ -345,6 +358,84 @@ def test_a_taken_port(binary, process_lock, tmp_path):
         listen = ["--node-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", "--s3-listen", address]
         line = refused(binary, "server", "--data", tmp_path / "data", *listen)
         assert address in line
+
+
+@contextmanager
+def taken(port):
+    """Somebody listens on this port: this test, or who does so already."""
+    try:
+        listener = socket.create_server(("127.0.0.1", port))
+    except OSError:
+        yield
+        return
+    with listener:
+        yield
+
+
+@pytest.fixture
+def second_is_taken():
+    """Somebody has a documented port of the second node. One test at a time goes near those ports."""
+    with open(PORTS_LOCK, "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with taken(SECOND_NODE_PORT):
+            yield
+
+
+@pytest.mark.parametrize("folder", ["missing", "empty"])
+def test_a_taken_port_of_one_node_leaves_nothing_of_any(binary, process_lock, second_is_taken, tmp_path, folder):
+    data = tmp_path / "site" / "data"
+    if folder == "empty":
+        data.mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    line = refused(binary, "up", "--nodes", 3, "--data", data)
+    # The documented ports of the first node may be taken as well, by somebody else on this machine.
+    assert re.search(r"node [12] can't start: can't listen on 127\.0\.0\.1:73[01][012] ", line), line
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_site_that_can_not_grow_stays_as_it_was(new_site, binary, second_is_taken):
+    site = new_site(1).start()
+    assert site.stop() == 0
+    before = contents(site.data)
+    line = refused(binary, "up", "--nodes", 3, "--data", site.data)
+    assert "node 2 can't start" in line and f"127.0.0.1:{SECOND_NODE_PORT} " in line
+    assert contents(site.data) == before
+    assert not (site.data / "node-2").exists()
+
+
+def test_a_taken_port_of_a_node_that_ran_before(new_site, binary):
+    site = new_site(1).start()
+    address = site.status()["nodes"][0]["endpoints"]["node"]
+    assert site.stop() == 0
+    before = contents(site.data)
+    with taken(int(address.rpartition(":")[2])):
+        assert f"{address} " in refused(binary, "up", "--data", site.data)
+    assert contents(site.data) == before
+    site.start()
+
+
+def test_a_path_that_is_too_long_leaves_nothing(binary, process_lock, tmp_path):
+    data = tmp_path / ("x" * 100)
+    assert "too long" in refused(binary, "up", "--ports", "random", "--data", data)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_volume_of_one_node_is_a_notice(new_site):
+    site = new_site(3).start()
+    s3 = clients.of(site.environment())
+    s3.create_bucket(Bucket="kept")
+    s3.put_object(Bucket="kept", Key="large", Body=bytes(5 << 20))
+    # The third copy may come late.
+    volumes = until(lambda: list((site.data / "node-2" / "blocks").glob("vol-*")))
+    until(lambda: volumes[0].stat().st_size > 1 << 20)
+    assert site.stop() == 0
+    volumes[0].write_bytes(b"\xa5" * volumes[0].stat().st_size)
+    site.start()
+    (notice,) = until(lambda: [text for text in site.status()["notices"] if "can't be read" in text])
+    assert notice.startswith("node 2: ")
+    for endpoint in site.endpoints():
+        s3 = clients.of(site.environment(), endpoint=endpoint)
+        assert s3.get_object(Bucket="kept", Key="large")["Body"].read() == bytes(5 << 20)
 
 
 def test_health_and_metrics(new_site):

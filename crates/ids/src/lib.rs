@@ -5,6 +5,9 @@
 //!
 //! This crate knows no clock, no disk and no network.
 
+#[cfg(not(target_os = "linux"))]
+compile_error!("Skerry runs on Linux only for now");
+
 use std::fmt;
 use std::str::FromStr;
 

@@ -10,6 +10,9 @@
 //!
 //! It does not do networking: see the crate `transport`.
 
+#[cfg(not(target_os = "linux"))]
+compile_error!("Skerry runs on Linux only for now");
+
 use std::fmt;
 use std::io;
 use std::sync::Arc;

@@ -54,6 +54,8 @@ pub mod status;
 mod test_site;
 pub mod tls;
 pub mod topology;
+pub mod versioned;
+mod volumes;
 
 use buckets::Buckets;
 use certificate::Renewal;
@@ -65,7 +67,7 @@ use keys::{CONFIRM_WAIT, HEAR_EVERY, Keys};
 use kinds::{AccessKey, Bucket, Expelled, Placement, Server, User};
 use observed::Observed;
 use requests::Requests;
-use settings::Settings;
+use settings::{OpenFiles, Settings};
 use status::Endpoints;
 use topology::Topology;
 
@@ -185,14 +187,15 @@ async fn bind(what: &str, address: &str) -> Result<TcpListener> {
 }
 
 /// A node's listeners, bound.
-struct Listeners {
+pub struct Listeners {
     node: TcpListener,
     s3: TcpListener,
     http: TcpListener,
 }
 
 impl Listeners {
-    async fn bind(wanted: &Listen) -> Result<Self> {
+    /// Takes the ports that a node is to listen on.
+    pub async fn bind(wanted: &Listen) -> Result<Self> {
         Ok(Listeners {
             node: bind("other nodes", &wanted.node).await?,
             s3: bind("S3", &wanted.s3).await?,
@@ -229,9 +232,13 @@ impl Node {
         if marker.is_some_and(|marker| marker.started) {
             folder.check_parts()?;
         }
+        if known.is_none() {
+            found::may_found(folder.path())?;
+        }
         let settings = settings.or_last(marker);
         let doors = Arc::new(Doors::new(&settings, &settings.listen)?);
         let listeners = Listeners::bind(&settings.listen).await?;
+        folder.make_private()?;
         let own = match known {
             Some(own) => own,
             None => {
@@ -245,6 +252,7 @@ impl Node {
                 NodeSelf::load(&folder)?.context("the folder that was just made can't be read")?
             }
         };
+        let settings = settings.within(OpenFiles::of_this_process());
         Self::build(folder, platform, own, &settings, doors, listeners).await
     }
 
@@ -368,6 +376,7 @@ impl Node {
         let mut tasks = vec![
             site::follow(
                 folder.clone(),
+                platform.clone(),
                 topology.clone(),
                 groups.clone(),
                 servers.clone(),

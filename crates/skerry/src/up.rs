@@ -8,7 +8,6 @@
 //! their clients' requests, for which they need each other, and only then they go.
 
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
@@ -33,6 +32,8 @@ use crate::node::folder::Folder;
 use crate::node::found::ROOT;
 use crate::node::settings;
 use crate::node::status::SiteStatus;
+
+mod checks;
 
 /// Which ports a new node takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,7 +132,8 @@ impl Listen {
 /// Runs a site until Ctrl-C or SIGTERM. Several nodes find what is configured where this process did.
 pub async fn run(data: &Path, nodes: u16, listen: Listen, config: Config) -> Result<ExitCode> {
     let mut stop = Stop::by_signals()?;
-    let _folder = lock(data)?;
+    checks::site_folder(data)?;
+    let folder = Folder::take(data)?;
     let known = u16::try_from(cli::folder::nodes(data).len()).unwrap_or(u16::MAX);
     if known > nodes {
         print::note(format!(
@@ -139,54 +141,34 @@ pub async fn run(data: &Path, nodes: u16, listen: Listen, config: Config) -> Res
             data.display()
         ));
     }
-    match nodes.max(known) {
-        1 => run_here(data, listen, config, &mut stop).await,
-        nodes => run_processes(data, nodes, listen, config.log_format, &mut stop).await,
+    let ended = run_in(&folder, nodes.max(known), listen, config, &mut stop).await;
+    // What became a node stays: others may know it, and it may hold what somebody wrote.
+    if ended.is_err() && cli::folder::nodes(data).is_empty() {
+        folder.take_back();
     }
+    ended
 }
 
-/// Takes the site's folder for this process, before anything is written below it.
-fn lock(data: &Path) -> Result<Folder> {
-    check_folder(data)?;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(data)
-        .with_context(|| format!("can't make the data folder {}", data.display()))?;
-    // A site that was made before there was this lock has none, and would be taken for somebody else's folder.
-    std::fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(data.join("lock"))
-        .with_context(|| format!("can't write in the data folder {}", data.display()))?;
-    Folder::lock(data)
-}
-
-/// The folder is a site's, or can become one.
-fn check_folder(data: &Path) -> Result<()> {
-    if data.join("node.json").exists() {
-        bail!(
-            "{} is the folder of one node: run it with `skerry server --data {0}`",
+/// Nothing is written below the folder before all nodes were looked at.
+async fn run_in(
+    folder: &Folder,
+    nodes: u16,
+    listen: Listen,
+    config: Config,
+    stop: &mut Stop,
+) -> Result<ExitCode> {
+    let data = folder.path();
+    checks::nodes(data, nodes, listen).await?;
+    if folder.make_private()? {
+        print::note(format!(
+            "{} was open to other users: its mode is 0700 now",
             data.display()
-        );
+        ));
     }
-    let entries = match std::fs::read_dir(data) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error).with_context(|| format!("can't read {}", data.display())),
-    };
-    for entry in entries {
-        let name = entry?.file_name();
-        let name = name.to_string_lossy();
-        if name != "logs" && name != "lock" && !name.starts_with("node-") {
-            bail!(
-                "{} holds other files (`{name}`) and is no Skerry site: name an empty or new folder with --data",
-                data.display()
-            );
-        }
+    match nodes {
+        1 => run_here(data, listen, config, stop).await,
+        nodes => run_processes(data, nodes, listen, config.log_format, stop).await,
     }
-    Ok(())
 }
 
 fn node_folder(data: &Path, n: u16) -> PathBuf {
@@ -495,13 +477,13 @@ impl Processes<'_> {
         let starting = self.members.len() - self.failing().count();
         let hopeless =
             self.failing().any(|member| member.is_new) || starting * 2 <= self.members.len();
-        hopeless.then(|| {
-            format!(
-                "node {} does not start: {}; see {}",
-                first.n,
-                first.why,
-                log_file(self.data, first.n).display()
-            )
+        let why = format!("node {} does not start: {}", first.n, first.why);
+        // The log of a site that did not come to be is taken back with all else.
+        let log = log_file(self.data, first.n);
+        let has_log = !cli::folder::nodes(self.data).is_empty();
+        hopeless.then(|| match has_log {
+            true => format!("{why}; see {}", log.display()),
+            false => why,
         })
     }
 

@@ -11,9 +11,10 @@ use serde_json::json;
 use super::place::Remote;
 use super::{At, Here, Output, client, folder, object, print};
 use crate::node::doors;
-use crate::node::folder::{Marker, read_json};
-use crate::node::found::{ROOT, RootKey};
+use crate::node::folder::{Marker, SECRETS, read_json};
+use crate::node::found::{ROOT, ROOT_FORMAT, RootKey};
 use crate::node::status::{NodeStatus, SiteStatus};
+use crate::node::versioned;
 
 /// The region that the S3 door answers for.
 const REGION: &str = "us-east-1";
@@ -35,7 +36,8 @@ pub fn variables(data: &Path) -> Result<Vec<(&'static str, String)>> {
             (format!("http://{}", marker.listen.s3), None)
         }
     };
-    let root: RootKey = read_json(&first.join("secrets").join(ROOT))?.context(
+    let root: Option<RootKey> = versioned::load(&first.join(SECRETS).join(ROOT), ROOT_FORMAT)?;
+    let root = root.context(
         "this node joined the site, so the first key isn't here: make one with `skerry key create`",
     )?;
     let mut variables = vec![

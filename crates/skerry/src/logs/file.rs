@@ -52,9 +52,13 @@ impl Write for RotatedFile {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if log.len + line.len() as u64 > FILE_BYTES_MAX {
-            fs::rename(&log.path, log.path.with_extension("log.1"))?;
+            match fs::rename(&log.path, log.path.with_extension("log.1")) {
+                // Somebody else moved it away: there is only a new one to begin.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                renamed => renamed?,
+            }
             log.file = open_private(&log.path)?;
-            log.len = 0;
+            log.len = log.file.metadata()?.len();
         }
         let written = log.file.write(line)?;
         log.len += written as u64;
@@ -96,5 +100,16 @@ mod tests {
         assert_eq!(mode(&path), 0o600);
         assert_eq!(mode(&path.with_extension("log.1")), 0o600);
         assert_eq!(fs::read(&path).unwrap(), b"the next file\n");
+    }
+
+    #[test]
+    fn a_log_that_was_moved_away_is_begun_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("node-1.log");
+        let mut log = RotatedFile::open(&path).unwrap();
+        log.write_all(&vec![b'.'; FILE_BYTES_MAX as usize]).unwrap();
+        fs::rename(&path, dir.path().join("kept")).unwrap();
+        log.write_all(b"goes on\n").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"goes on\n");
     }
 }

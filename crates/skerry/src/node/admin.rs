@@ -163,7 +163,17 @@ async fn whereabouts(
         .gateway
         .whereabouts(&caller, &asked.bucket, &asked.key)
         .await;
-    found.map(Json).map_err(|error| missing(error.to_string()))
+    found.map(Json).map_err(|error| {
+        use object_core::api::ObjectError;
+        let status = match error {
+            ObjectError::NoSuchBucket(_) | ObjectError::NoSuchKey | ObjectError::NoSuchVersion => {
+                StatusCode::NOT_FOUND
+            }
+            ObjectError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        Refusal(status, error.to_string())
+    })
 }
 
 async fn placement(State(node): State<Arc<Node>>) -> Answer<membership::EpochMap> {

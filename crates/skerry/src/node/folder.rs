@@ -11,7 +11,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -20,10 +20,14 @@ use ids::{NodeId, SiteId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::versioned;
+
 /// The format of the folder as a whole.
 pub const FORMAT: u32 = 1;
 const MARKER: &str = "node.json";
 const LOCK: &str = "lock";
+/// The folder of secret files.
+pub const SECRETS: &str = "secrets";
 /// The path of a Unix socket has at most this many bytes.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
@@ -61,40 +65,35 @@ pub struct Listen {
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
-    /// For a folder that held nothing: how it was before.
-    before: Option<Before>,
+    before: Before,
     locked_at: Instant,
     _lock: fs::File,
 }
 
-/// What there was before a new folder was locked.
+/// What there was before the folder was locked.
 #[derive(Debug)]
 struct Before {
     /// The folders that were missing, the innermost first.
     missing: Vec<PathBuf>,
     had_lock: bool,
+    held_nothing: bool,
 }
 
 impl Folder {
-    /// Takes the folder; makes it (mode 0700) when it is missing.
+    /// Takes a node's folder; makes it (mode 0700) when it is missing.
     pub fn lock(path: &Path) -> Result<Self> {
-        check_length(path)?;
-        let before = Before {
-            missing: missing(path),
-            had_lock: path.join(LOCK).exists(),
-        };
+        check(path)?;
+        Self::take(path)
+    }
+
+    /// As [`Folder::lock`], for a folder that the caller has looked at.
+    pub fn take(path: &Path) -> Result<Self> {
+        let (missing, had_lock) = (missing(path), path.join(LOCK).exists());
         let made = fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(path);
         made.with_context(|| format!("can't make the data folder {}", path.display()))?;
-        let foreign = !path.join(MARKER).exists() && !path.join(LOCK).exists() && !is_empty(path)?;
-        if foreign {
-            bail!(
-                "{} holds other files and is no Skerry data folder: name an empty or new folder with --data",
-                path.display()
-            );
-        }
         let lock = fs::OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -114,11 +113,15 @@ impl Folder {
             }
             return Err(error).with_context(|| format!("can't lock {}", path.display()));
         }
-        // Only now: while another process had the folder, it could have made a node of it.
-        let new = holds_only_lock(path)?;
+        let before = Before {
+            missing,
+            had_lock,
+            // Only now: while another process had the folder, it could have made a node of it.
+            held_nothing: holds_only_lock(path)?,
+        };
         Ok(Folder {
             path: path.to_owned(),
-            before: new.then_some(before),
+            before,
             locked_at: Instant::now(),
             _lock: lock,
         })
@@ -129,12 +132,25 @@ impl Folder {
         self.locked_at
     }
 
-    /// Removes everything, when the folder held nothing before it was locked: a first start that failed leaves nothing.
+    /// Removes everything, when the folder held nothing before it was locked: a first start that failed leaves nothing. Of
+    /// another folder, only a lock that it did not have.
     pub fn take_back(&self) {
-        let Some(before) = &self.before else { return };
-        if let Err(error) = before.restore(&self.path) {
+        if let Err(error) = self.before.restore(&self.path) {
             tracing::warn!(%error, folder = %self.path.display(), "the new folder could not be removed");
         }
+    }
+
+    /// Closes the folder to other users, if it is open to them; true when it was.
+    pub fn make_private(&self) -> Result<bool> {
+        let found = fs::metadata(&self.path);
+        let found = found.with_context(|| format!("can't look at {}", self.path.display()))?;
+        if found.mode() & 0o077 == 0 {
+            return Ok(false);
+        }
+        fs::set_permissions(&self.path, fs::Permissions::from_mode(0o700))
+            .with_context(|| format!("can't close {} to other users", self.path.display()))?;
+        tracing::warn!(folder = %self.path.display(), "the data folder was open to other users: its mode is 0700 now");
+        Ok(true)
     }
 
     /// Makes a folder in the folder, when it is missing.
@@ -176,30 +192,7 @@ impl Folder {
 
     /// The marker; `None` for a new folder.
     pub fn marker(&self) -> Result<Option<Marker>> {
-        let Some(marker) = read_json::<serde_json::Value>(&self.path.join(MARKER))? else {
-            if self.path.join("wal").exists() {
-                bail!(
-                    "{} holds data but no {MARKER}: it is damaged; restore that file or name another folder",
-                    self.path.display()
-                );
-            }
-            return Ok(None);
-        };
-        match marker.get("format").and_then(serde_json::Value::as_u64) {
-            Some(format) if format > u64::from(FORMAT) => bail!(
-                "{} has data format {format}, this program knows {FORMAT}: use a newer skerry",
-                self.path.display()
-            ),
-            Some(_) => {}
-            None => bail!(
-                "{} is damaged: {MARKER} names no format",
-                self.path.display()
-            ),
-        }
-        let parsed = serde_json::from_value(marker);
-        Ok(Some(parsed.with_context(|| {
-            format!("{MARKER} in {} is damaged", self.path.display())
-        })?))
+        read_marker(&self.path)
     }
 
     /// Writes the marker.
@@ -215,7 +208,7 @@ impl Folder {
 
     /// Where a secret file is.
     pub fn secret_path(&self, name: &str) -> PathBuf {
-        self.path.join("secrets").join(name)
+        self.path.join(SECRETS).join(name)
     }
 
     /// Writes a secret file (0600).
@@ -223,10 +216,14 @@ impl Folder {
         write_private(&self.secret_path(name), bytes)
     }
 
-    /// Removes a secret file.
+    /// Removes a secret file, durably.
     pub fn remove_secret(&self, name: &str) -> Result<()> {
         let path = self.secret_path(name);
-        fs::remove_file(&path).with_context(|| format!("can't remove {}", path.display()))
+        let remove = || -> std::io::Result<()> {
+            fs::remove_file(&path)?;
+            fs::File::open(self.path.join(SECRETS))?.sync_all()
+        };
+        remove().with_context(|| format!("can't remove {}", path.display()))
     }
 
     /// Reads a JSON file of the folder.
@@ -238,10 +235,26 @@ impl Folder {
     pub fn write_json(&self, name: &str, value: &impl Serialize) -> Result<()> {
         write_private(&self.path.join(name), &serde_json::to_vec_pretty(value)?)
     }
+
+    /// Reads a JSON file of the folder that names its format, see [`versioned`].
+    pub fn record<T: DeserializeOwned>(&self, name: &str, known: u32) -> Result<Option<T>> {
+        versioned::load(&self.path.join(name), known)
+    }
+
+    /// Replaces such a file.
+    pub fn write_record(&self, name: &str, format: u32, record: &impl Serialize) -> Result<()> {
+        self.write_json(name, &versioned::named(format, record)?)
+    }
 }
 
 impl Before {
     fn restore(&self, path: &Path) -> std::io::Result<()> {
+        if !self.held_nothing {
+            return match self.had_lock {
+                true => Ok(()),
+                false => fs::remove_file(path.join(LOCK)),
+            };
+        }
         for entry in fs::read_dir(path)? {
             let entry = entry?;
             if entry.file_type()?.is_dir() {
@@ -253,6 +266,38 @@ impl Before {
         // One that somebody else put something into stays.
         self.missing.iter().try_for_each(fs::remove_dir)
     }
+}
+
+/// Refuses a folder that can't become, or stay, a node's. Changes nothing.
+pub fn check(path: &Path) -> Result<()> {
+    check_length(path)?;
+    check_owner(path)?;
+    let is_ours = path.join(MARKER).exists() || path.join(LOCK).exists();
+    if path.exists() && !is_ours && !is_empty(path)? {
+        bail!(
+            "{} holds other files and is no Skerry data folder: name an empty or new folder with --data",
+            path.display()
+        );
+    }
+    Ok(())
+}
+
+/// Refuses a folder of another user, who could read the secrets in it and replace what lies there.
+pub fn check_owner(path: &Path) -> Result<()> {
+    let Ok(found) = fs::metadata(path) else {
+        return Ok(());
+    };
+    same_owner(path, found.uid(), rustix::process::geteuid().as_raw())
+}
+
+fn same_owner(path: &Path, owner: u32, user: u32) -> Result<()> {
+    if owner != user {
+        bail!(
+            "{} belongs to another user (its owner has the id {owner}, this process {user}): start it as that user, or name another folder with --data",
+            path.display()
+        );
+    }
+    Ok(())
 }
 
 /// The admin socket lies in the folder, and the system bounds its path.
@@ -302,12 +347,44 @@ fn is_empty(path: &Path) -> Result<bool> {
     Ok(entries.next().is_none())
 }
 
+/// The marker of a folder; `None` when it is a new one.
+pub fn read_marker(path: &Path) -> Result<Option<Marker>> {
+    let Some(marker) = read_json::<serde_json::Value>(&path.join(MARKER))? else {
+        if path.join("wal").exists() {
+            bail!(
+                "{} holds data but no {MARKER}: it is damaged; restore that file or name another folder",
+                path.display()
+            );
+        }
+        return Ok(None);
+    };
+    match marker.get("format").and_then(serde_json::Value::as_u64) {
+        Some(format) if format > u64::from(FORMAT) => bail!(
+            "{} has data format {format}, this program knows {FORMAT}: use a newer skerry",
+            path.display()
+        ),
+        Some(_) => {}
+        None => bail!("{} is damaged: {MARKER} names no format", path.display()),
+    }
+    let parsed = serde_json::from_value(marker);
+    Ok(Some(parsed.with_context(|| {
+        format!("{MARKER} in {} is damaged", path.display())
+    })?))
+}
+
+/// A file's bytes; `None` when there is none.
+pub fn read(path: &Path) -> Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("can't read {}", path.display())),
+    }
+}
+
 /// Reads a JSON file; `None` when there is none.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).with_context(|| format!("can't read {}", path.display())),
+    let Some(bytes) = read(path)? else {
+        return Ok(None);
     };
     Ok(Some(serde_json::from_slice(&bytes).with_context(|| {
         format!("{} is damaged", path.display())
@@ -348,8 +425,6 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt;
-
     use super::*;
 
     #[test]
@@ -376,6 +451,34 @@ mod tests {
         drop(folder);
         Folder::lock(&data).unwrap().take_back();
         assert!(data.join(MARKER).exists() && data.join(LOCK).exists());
+
+        // It held something, but no lock.
+        fs::remove_file(data.join(LOCK)).unwrap();
+        Folder::lock(&data).unwrap().take_back();
+        assert!(data.join(MARKER).exists() && !data.join(LOCK).exists());
+    }
+
+    #[test]
+    fn a_folder_that_others_could_enter_is_closed_when_it_is_used() {
+        let path = tempfile::tempdir().unwrap();
+        let mode = || fs::metadata(path.path()).unwrap().mode() & 0o777;
+        fs::set_permissions(path.path(), fs::Permissions::from_mode(0o750)).unwrap();
+        let folder = Folder::lock(path.path()).unwrap();
+        assert_eq!(mode(), 0o750, "a start may still be refused");
+        assert!(folder.make_private().unwrap());
+        assert_eq!(mode(), 0o700);
+        assert!(!folder.make_private().unwrap());
+    }
+
+    #[test]
+    fn a_folder_of_another_user_is_refused() {
+        let path = Path::new("/data");
+        same_owner(path, 7, 7).unwrap();
+        let refused = same_owner(path, 7, 8).unwrap_err().to_string();
+        assert!(refused.contains("/data belongs to another user"));
+        let here = tempfile::tempdir().unwrap();
+        check_owner(here.path()).unwrap();
+        check_owner(&here.path().join("missing")).unwrap();
     }
 
     #[test]

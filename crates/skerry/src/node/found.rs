@@ -1,6 +1,7 @@
 //! How a node comes to be: the first one founds a site, others join with a token; and how its certificate is renewed.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,11 +16,14 @@ use raft_machine::{decode, encode};
 use serde::{Deserialize, Serialize};
 use transport::tls::{TlsIdentity, join_call};
 
-use super::Listeners;
-use super::folder::{Folder, Listen, Marker};
+use super::folder::{Folder, Listen, Marker, SECRETS};
 use super::join_door::{self, Answer, Request};
 use super::kinds::{AUTHORITY_SEAL, AuthoritySpec};
-use super::topology::{Known, Topology};
+use super::topology::{self, Known, Topology};
+use super::{Listeners, versioned};
+
+#[cfg(test)]
+mod tests;
 
 /// Of the copy of the authority.
 const FORMAT: u8 = 1;
@@ -28,12 +32,18 @@ const JOIN_LIMIT: Duration = Duration::from_secs(10);
 const SITE_KEY: &str = "site-key";
 const NODE_KEY: &str = "node-key.der";
 const NODE_CHAIN: &str = "node-chain.json";
+/// 1 was the bare list.
+const CHAIN_FORMAT: u32 = 2;
 /// The site's authority as the registry has it, its key sealed: for renewals before the registry can be read.
 pub const AUTHORITY: &str = "site-authority";
 /// What a founder still has to put into the registry; removed when that is done.
 pub const FOUNDING: &str = "founding.json";
+/// 2 seals the authority's key.
+const FOUNDING_FORMAT: u32 = 2;
 /// The first administrator's key.
 pub const ROOT: &str = "root.json";
+/// Of [`ROOT`].
+pub const ROOT_FORMAT: u32 = 1;
 const TOPOLOGY: &str = "topology.json";
 
 /// An access key with its secret, as a file holds it.
@@ -48,9 +58,12 @@ pub struct RootKey {
 /// See [`FOUNDING`].
 #[derive(Serialize, Deserialize)]
 pub struct Founding {
+    /// Which one it was written in.
+    #[serde(default = "versioned::first")]
+    pub format: u32,
     /// The authority's certificate (DER).
     pub ca_certificate: Vec<u8>,
-    /// Its key (PKCS #8).
+    /// Its key (PKCS #8), sealed as [`AuthoritySpec`] has it; plain in format 1.
     pub ca_key: Vec<u8>,
     /// The site's name for people.
     pub name: String,
@@ -64,18 +77,29 @@ pub struct Founding {
 
 /// What the founder of a site wrote down for the case that it dies before the site is complete.
 pub fn founding(folder: &Folder) -> Result<Founding> {
-    parsed(folder, FOUNDING, |bytes| Ok(serde_json::from_slice(bytes)?))
+    parsed(folder, FOUNDING, |bytes| {
+        versioned::parse(FOUNDING_FORMAT, bytes)
+    })
+}
+
+/// What [`NODE_CHAIN`] says.
+#[derive(Serialize, Deserialize)]
+struct Chain {
+    /// The node's certificate, then the authority's.
+    chain: Vec<Vec<u8>>,
+}
+
+fn parse_chain(bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
+    if let Ok(bare) = serde_json::from_slice(bytes) {
+        return Ok(bare);
+    }
+    Ok(versioned::parse::<Chain>(CHAIN_FORMAT, bytes)?.chain)
 }
 
 /// Reads a secret file; an error names it.
 fn parsed<T>(folder: &Folder, name: &str, parse: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
     let bytes = folder.secret(name)?;
-    parse(&bytes).with_context(|| {
-        format!(
-            "{} is damaged; put it back as it was",
-            folder.secret_path(name).display()
-        )
-    })
+    parse(&bytes).map_err(|error| versioned::refused(&folder.secret_path(name), error))
 }
 
 /// What a node is, from its folder.
@@ -103,17 +127,17 @@ impl NodeSelf {
             Ok(NodeKey::from_pkcs8_der(bytes)?)
         })?;
         let certificate = parsed(folder, NODE_CHAIN, |bytes| {
-            let chain: Vec<Vec<u8>> = serde_json::from_slice(bytes)?;
+            let chain = parse_chain(bytes)?;
             let ca = chain.get(1).context("it lacks the authority")?;
             let pin = identity::x509::fingerprint(ca);
             Ok(NodeCertificate::new(chain, &key, &pin)?)
         })?;
-        let known = folder.json(TOPOLOGY)?.unwrap_or_default();
+        let known = folder.record(TOPOLOGY, topology::FORMAT)?;
         Ok(Some(NodeSelf {
             marker,
             site_key: Arc::new(site_key),
             certificate,
-            known,
+            known: known.unwrap_or_default(),
         }))
     }
 
@@ -171,12 +195,17 @@ fn tls(certificate: &NodeCertificate) -> TlsIdentity {
 
 /// Writes servers and maps to the folder.
 pub fn keep_topology(folder: &Folder, topology: &Topology) -> Result<()> {
-    folder.write_json(TOPOLOGY, &topology.known())
+    folder.write_record(TOPOLOGY, topology::FORMAT, &topology.known())
 }
 
+/// A kill may come between the two files: a certificate that replaces another one must be for the same key.
 fn keep_certificate(folder: &Folder, certificate: &NodeCertificate) -> Result<()> {
+    let chain = Chain {
+        chain: certificate.chain_der.clone(),
+    };
+    let chain = versioned::named(CHAIN_FORMAT, &chain)?;
     folder.set_secret(NODE_KEY, &certificate.key_pkcs8_der)?;
-    folder.set_secret(NODE_CHAIN, &serde_json::to_vec(&certificate.chain_der)?)
+    folder.set_secret(NODE_CHAIN, &serde_json::to_vec(&chain)?)
 }
 
 /// Keeps a copy of the authority.
@@ -201,7 +230,7 @@ pub fn open_authority(authority: &AuthoritySpec, site_key: &SiteKey) -> Result<S
     Ok(SiteCa::from_der(&authority.certificate, &key)?)
 }
 
-/// Issues this node's next certificate and keeps it. The key stays, so that a crash between two files does no harm.
+/// Issues this node's next certificate, for the key of the old one, and keeps it.
 pub fn reissue(
     folder: &Folder,
     platform: &(dyn Platform + 'static),
@@ -213,6 +242,20 @@ pub fn reissue(
     let renewed = old.reissue(&authority, platform.wall_ms().0, &mut platform.rng())?;
     keep_certificate(folder, &renewed)?;
     Ok(renewed)
+}
+
+/// Refuses to found a site in the folder of a machine that asked to join one: it would serve another site than the one that
+/// was meant.
+pub fn may_found(folder: &Path) -> Result<()> {
+    let secrets = folder.join(SECRETS);
+    // A founder that was killed left what it was about to found, too.
+    if secrets.join(NODE_KEY).exists() && !secrets.join(FOUNDING).exists() {
+        bail!(
+            "a `skerry join` with {} did not come to its end: run it again, or remove the folder to found a new site with it",
+            folder.display()
+        );
+    }
+    Ok(())
 }
 
 /// Makes the folder of the first node of a new site.
@@ -232,13 +275,10 @@ pub fn found(
     let issued = ca.issue_node(&NodeGrant::new(node), &node_key.csr()?, now, &mut rng)?;
     let certificate = NodeCertificate::from_issued(issued, &node_key, &ca.fingerprint())?;
     let site_key = SiteKey::generate(&mut rng);
-    folder.set_secret(SITE_KEY, site_key.to_text().as_bytes())?;
-    keep_certificate(folder, &certificate)?;
     let authority = AuthoritySpec {
         certificate: ca.certificate_der().to_vec(),
         sealed_key: site_key.seal(AUTHORITY_SEAL, ca.key_pkcs8_der(), &mut rng),
     };
-    keep_authority(folder, &authority)?;
     let user = UserId::random(&mut rng);
     let (key, secret) =
         AccessKeySpec::create(user, now, "made with the site".into(), &site_key, &mut rng);
@@ -246,16 +286,22 @@ pub fn found(
         access_key: key.access_key.clone(),
         secret_key: secret.reveal().to_owned(),
     };
-    folder.set_secret(ROOT, &serde_json::to_vec_pretty(&root)?)?;
+    let root = versioned::named(ROOT_FORMAT, &root)?;
     let founding = Founding {
-        ca_certificate: ca.certificate_der().to_vec(),
-        ca_key: ca.key_pkcs8_der().to_vec(),
+        format: FOUNDING_FORMAT,
+        ca_certificate: authority.certificate.clone(),
+        ca_key: authority.sealed_key.clone(),
         name,
         groups,
         root: user,
         key,
     };
+    // The first file: by it, what a kill leaves is known for a founder's.
     folder.set_secret(FOUNDING, &serde_json::to_vec(&founding)?)?;
+    folder.set_secret(SITE_KEY, site_key.to_text().as_bytes())?;
+    keep_certificate(folder, &certificate)?;
+    keep_authority(folder, &authority)?;
+    folder.set_secret(ROOT, &serde_json::to_vec_pretty(&root)?)?;
     folder.set_marker(&Marker {
         format: super::folder::FORMAT,
         site,
@@ -275,13 +321,14 @@ pub async fn join(
     address: Option<&str>,
 ) -> Result<()> {
     // Held until the machine is in: a token is not used up for a machine that can't start.
-    let _listening = match may_join(platform, &listen, token).await {
+    let _listening = match may_join(folder, platform, &listen, token).await {
         Ok(listening) => listening,
         Err(error) => {
             folder.take_back();
             return Err(error);
         }
     };
+    folder.make_private()?;
     let key = own_key(folder)?;
     let request = Request::Join {
         token: token.id,
@@ -308,6 +355,7 @@ pub async fn join(
 
 /// Refuses what can be told to fail before anybody is asked.
 async fn may_join(
+    folder: &Folder,
     platform: &(dyn Platform + 'static),
     listen: &Listen,
     token: &JoinToken,
@@ -319,6 +367,12 @@ async fn may_join(
     }
     if token.is_expired(platform.wall_ms().0) {
         bail!("the join token has expired: make a new one with `skerry token create`");
+    }
+    if folder.secret_path(FOUNDING).exists() {
+        bail!(
+            "the founding of a site in {} did not come to its end: go on with it by `skerry server`, or remove the folder to join another site with it",
+            folder.path().display()
+        );
     }
     Listeners::bind(listen).await
 }
@@ -357,7 +411,7 @@ fn joined(
     folder.set_secret(SITE_KEY, site_key.as_bytes())?;
     keep_certificate(folder, &certificate)?;
     let known: Known = serde_json::from_str(&known)?;
-    folder.write_json(TOPOLOGY, &known)?;
+    folder.write_record(TOPOLOGY, topology::FORMAT, &known)?;
     folder.set_marker(&Marker {
         format: super::folder::FORMAT,
         site,
@@ -368,13 +422,13 @@ fn joined(
     })
 }
 
-/// Asks for a new certificate, from any server of the site, and keeps it.
+/// Asks for a new certificate, for the key of the old one, from any server of the site, and keeps it.
 pub async fn renew(
     folder: &Folder,
     old: &NodeCertificate,
     servers: &BTreeMap<NodeId, String>,
 ) -> Result<NodeCertificate> {
-    let key = NodeKey::generate()?;
+    let key = NodeKey::from_pkcs8_der(&old.key_pkcs8_der)?;
     let csr = key.csr()?;
     let signature = old.sign_renewal(&csr)?;
     let request: Bytes = encode(
@@ -411,162 +465,4 @@ pub async fn renew(
 /// The certificate for the transport.
 pub fn tls_of(certificate: &NodeCertificate) -> TlsIdentity {
     tls(certificate)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use async_trait::async_trait;
-    use identity::x509::Standing;
-    use membership::kinds::ServerSpec;
-    use tokio::net::TcpListener;
-    use transport::tls::{TlsConfig, TlsTransport};
-    use transport::{Handler, Refusal, Service, Transport};
-
-    use super::*;
-    use crate::node::test_site::{DAY_MS, Founded, founded};
-
-    const LONG: Duration = Duration::from_secs(60);
-    const SERVICE: Service = Service(77);
-
-    struct Echo;
-
-    #[async_trait]
-    impl Handler for Echo {
-        async fn call(&self, _: NodeId, body: Bytes) -> Result<Bytes, Refusal> {
-            Ok(body)
-        }
-    }
-
-    /// This node with the certificate that it has, and node 2 with a good one; they know each other.
-    async fn pair(founded: &Founded) -> [Arc<TlsTransport>; 2] {
-        let listeners = [
-            TcpListener::bind("127.0.0.1:0").await.unwrap(),
-            TcpListener::bind("127.0.0.1:0").await.unwrap(),
-        ];
-        let nodes = [NodeId(1), NodeId(2)];
-        let mut servers = BTreeMap::new();
-        for (node, listener) in nodes.iter().zip(&listeners) {
-            let address = listener.local_addr().unwrap().to_string();
-            let spec = ServerSpec {
-                address: address.clone(),
-                s3_address: address.clone(),
-                http_address: address,
-                weight: 100,
-                joined_ms: 0,
-                capacity_bytes: 0,
-            };
-            servers.insert(*node, spec);
-        }
-        let identities = [founded.own.tls(), tls(&founded.other(NodeId(2)))];
-        let mut started = Vec::new();
-        for ((node, listener), identity) in nodes.into_iter().zip(listeners).zip(identities) {
-            let known = Known {
-                servers: servers.clone(),
-                ..Known::default()
-            };
-            let topology = Arc::new(Topology::new(node, known));
-            let config = TlsConfig {
-                site: founded.own.marker.site,
-                node,
-                listener,
-                identity,
-            };
-            let transport = TlsTransport::start(config, topology).unwrap();
-            transport.serve(SERVICE, Arc::new(Echo));
-            started.push(transport);
-        }
-        started.try_into().ok().unwrap()
-    }
-
-    async fn answers(from: &TlsTransport, to: NodeId) {
-        let answered = async {
-            while from.call(to, SERVICE, Bytes::new(), LONG).await.is_err() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        let within = tokio::time::timeout(LONG, answered).await;
-        within.expect("the peer accepts the certificate");
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn peers_accept_a_node_again_that_was_off_for_two_months() {
-        let mut founded = founded(60);
-        let now = founded.clock.right_ms();
-        let old = founded.own.certificate.clone();
-        assert_eq!(old.standing(now), Standing::Expired);
-        let [one, two] = pair(&founded).await;
-        let refused = one.call(NodeId(2), SERVICE, Bytes::new(), LONG).await;
-        assert!(refused.is_err(), "an expired certificate");
-
-        founded.clock.set(now);
-        founded.renew();
-        let renewed = &founded.own.certificate;
-        assert_eq!(renewed.standing(now), Standing::Valid);
-        assert_eq!(renewed.node(), old.node());
-        let kept = NodeSelf::load(&founded.folder).unwrap().unwrap();
-        assert!(kept.certificate == *renewed);
-        one.renew(&founded.own.tls()).unwrap();
-        answers(&one, NodeId(2)).await;
-        answers(&two, NodeId(1)).await;
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn peers_accept_a_node_again_whose_clock_jumped_ahead_and_back() {
-        let mut founded = founded(10);
-        let now = founded.clock.right_ms();
-        founded.clock.set(now + 60 * DAY_MS);
-        founded.renew();
-        let ahead = founded.own.certificate.clone();
-        assert_eq!(ahead.standing(now), Standing::NotYetValid);
-        let [one, two] = pair(&founded).await;
-        let refused = one.call(NodeId(2), SERVICE, Bytes::new(), LONG).await;
-        assert!(refused.is_err(), "a certificate of the future");
-
-        founded.clock.set(now);
-        founded.renew();
-        one.renew(&founded.own.tls()).unwrap();
-        answers(&one, NodeId(2)).await;
-        answers(&two, NodeId(1)).await;
-    }
-
-    #[test]
-    fn a_certificate_that_is_good_or_of_an_expelled_node_stays() {
-        let mut founded = founded(1);
-        let old = founded.own.certificate.clone();
-        founded.clock.set(founded.clock.right_ms());
-        founded.renew();
-        assert!(founded.own.certificate == old);
-        founded.own.known.expelled = BTreeSet::from([NodeId(1)]);
-        founded.clock.set(founded.clock.right_ms() + 60 * DAY_MS);
-        founded.renew();
-        assert!(founded.own.certificate == old);
-    }
-
-    #[test]
-    fn an_error_names_the_file_that_is_damaged() {
-        let founded = founded(0);
-        for name in [SITE_KEY, NODE_KEY, NODE_CHAIN, AUTHORITY, FOUNDING] {
-            let good = founded.folder.secret(name).unwrap();
-            founded.folder.set_secret(name, &[0xff; 5]).unwrap();
-            let error = match name {
-                AUTHORITY => kept_authority(&founded.folder).err(),
-                FOUNDING => founding(&founded.folder).err(),
-                _ => NodeSelf::load(&founded.folder).err(),
-            };
-            let error = format!("{:#}", error.expect("it is damaged"));
-            assert!(error.contains(name), "{error}");
-            founded.folder.set_secret(name, &good).unwrap();
-        }
-        assert!(NodeSelf::load(&founded.folder).unwrap().is_some());
-    }
-
-    #[test]
-    fn a_machine_asks_again_with_the_key_of_its_first_attempt() {
-        let path = tempfile::tempdir().unwrap();
-        let folder = Folder::lock(&path.path().join("node")).unwrap();
-        let first = own_key(&folder).unwrap();
-        assert!(own_key(&folder).unwrap().pkcs8_der() == first.pkcs8_der());
-    }
 }

@@ -25,6 +25,8 @@ use super::topology::Topology;
 
 /// Version of requests and answers.
 pub const FORMAT: u8 = 1;
+/// The longest list of servers that a newcomer is told: with a certificate it fits into an answer of the transport.
+const KNOWN_BYTES_MAX: usize = 3 << 20;
 
 /// What a machine asks at the join door.
 #[derive(Serialize, Deserialize)]
@@ -62,7 +64,7 @@ pub enum Answer {
         chain: Vec<Vec<u8>>,
         /// The site's key, as text.
         site_key: String,
-        /// Servers and maps, in JSON.
+        /// Servers and the newest map, in JSON.
         known: String,
     },
     /// Here is its new certificate.
@@ -122,6 +124,8 @@ impl JoinDoor {
     ) -> Result<Answer> {
         let key = identity::ca::request_key(csr)?;
         let authority = self.authority().await?;
+        // Before the token is used up: an answer that can't be sent would help nobody.
+        let known = self.known()?;
         let secret = TokenSecret::from_bytes(secret);
         let node = self.admit(&token.to_string(), &secret, key).await?;
         if !self.topology.admits(node) {
@@ -136,8 +140,19 @@ impl JoinDoor {
             site: self.site,
             chain: issued.chain_der,
             site_key: self.site_key.to_text(),
-            known: serde_json::to_string(&self.topology.known())?,
+            known,
         })
+    }
+
+    fn known(&self) -> Result<String> {
+        let known = serde_json::to_string(&self.topology.for_newcomers())?;
+        if known.len() > KNOWN_BYTES_MAX {
+            bail!(
+                "the list of this site's servers is too long for a newcomer: {} bytes of at most {KNOWN_BYTES_MAX}",
+                known.len()
+            );
+        }
+        Ok(known)
     }
 
     /// The number of the machine with this key. One transaction uses the token up, gives a number and notes whose it is: a
@@ -223,7 +238,7 @@ impl JoinHandler for JoinDoor {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use identity::token::NewToken;
     use identity::{JoinRole, JoinToken, NodeCertificate, NodeKey};
@@ -335,20 +350,41 @@ mod tests {
         assert!(late.contains("expired"), "{late}");
     }
 
-    #[tokio::test]
-    async fn an_expelled_node_gets_no_certificate() {
-        let founded = founded(0);
-        let door = door(&founded).await;
-        let old = founded.other(NodeId(2));
-        let spec = ServerSpec {
-            address: String::new(),
+    fn server(address: String) -> ServerSpec {
+        ServerSpec {
+            address,
             s3_address: String::new(),
             http_address: String::new(),
             weight: 100,
             joined_ms: 0,
             capacity_bytes: 0,
-        };
-        door.topology.note(NodeId(2), spec);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_would_be_too_long_uses_no_token_up() {
+        let founded = founded(0);
+        let door = door(&founded).await;
+        let (token, key) = (token(&door).await, NodeKey::generate().unwrap());
+        let servers = |len| BTreeMap::from([(NodeId(1), server("x".repeat(len)))]);
+        door.topology.update(servers(KNOWN_BYTES_MAX), Vec::new());
+        let refused = ask(&door, &token, &key).await.unwrap_err();
+        assert!(refused.contains("too long"), "{refused}");
+        let left = door
+            .registry
+            .get::<Token>(&token.id.to_string(), Freshness::Linearizable)
+            .await;
+        assert!(left.unwrap().is_some());
+        door.topology.update(servers(9), Vec::new());
+        assert_eq!(ask(&door, &token, &key).await, Ok(NodeId(2)));
+    }
+
+    #[tokio::test]
+    async fn an_expelled_node_gets_no_certificate() {
+        let founded = founded(0);
+        let door = door(&founded).await;
+        let old = founded.other(NodeId(2));
+        door.topology.note(NodeId(2), server(String::new()));
         let csr = NodeKey::generate().unwrap().csr().unwrap();
         let request = || Request::Renew {
             old: old.chain_der[0].clone(),

@@ -12,6 +12,7 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::{MethodRouter, get};
+use object_store::volume::StoreStats;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{
@@ -114,13 +115,32 @@ fn objects(node: &Node, page: &mut Page<'_>) -> fmt::Result {
         let name = counter.name.trim_end_matches("_total");
         page.counter(name, counter.help, counter.value)?;
     }
-    let blocks = node.blocks.stats();
-    page.gauge("blocks", "Blocks on this node.", blocks.blocks)?;
-    page.gauge("block_bytes", "Their bytes.", blocks.live_bytes)?;
+    blocks(&node.blocks.stats(), page)?;
     page.gauge(
         "blocks_debt",
-        "Blocks that lack copies now, in the groups that this node leads.",
+        "Blocks that lack copies now, since a write or since the site grew, in the groups that this node leads.",
         node.observed.debt(),
+    )
+}
+
+fn blocks(blocks: &StoreStats, page: &mut Page<'_>) -> fmt::Result {
+    page.gauge("blocks", "Blocks on this node.", blocks.blocks)?;
+    page.gauge("block_bytes", "Their bytes.", blocks.live_bytes)?;
+    page.gauge("block_volumes", "Files of blocks.", blocks.volumes)?;
+    page.gauge(
+        "block_volumes_damaged",
+        "Files of blocks that could not be read at the start: what they held is missing here.",
+        blocks.damaged_volumes.len(),
+    )?;
+    page.gauge(
+        "block_volumes_fenced",
+        "Files of blocks that take no more writes, as a sync of them failed.",
+        blocks.fenced_volumes.len(),
+    )?;
+    page.counter(
+        "block_reads_corrupt",
+        "Reads that found a damaged block.",
+        blocks.corrupt_reads,
     )
 }
 
@@ -272,6 +292,28 @@ skerry_wal_sync_seconds_total 1.5
 # EOF
 ";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn damage_to_blocks_is_counted() {
+        let text = written(|page| {
+            let stats = StoreStats {
+                volumes: 4,
+                damaged_volumes: vec!["00000001: a".into(), "00000002: b".into()],
+                fenced_volumes: vec!["00000003: c".into()],
+                corrupt_reads: 7,
+                ..StoreStats::default()
+            };
+            blocks(&stats, page)
+        });
+        for line in [
+            "skerry_block_volumes 4",
+            "skerry_block_volumes_damaged 2",
+            "skerry_block_volumes_fenced 1",
+            "skerry_block_reads_corrupt_total 7",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}: {text}");
+        }
     }
 
     fn group(role: &str, lag: &[u64], commit: u64, applied: u64) -> GroupStatus {

@@ -72,7 +72,10 @@ pub async fn found(
     {
         return Err(error.into());
     }
-    let sealed_key = site_key.seal(AUTHORITY_SEAL, &founding.ca_key, &mut platform.rng());
+    let sealed_key = match founding.format {
+        1 => site_key.seal(AUTHORITY_SEAL, &founding.ca_key, &mut platform.rng()),
+        _ => founding.ca_key,
+    };
     let authority = AuthoritySpec {
         certificate: founding.ca_certificate,
         sealed_key,
@@ -209,6 +212,7 @@ pub fn announce_until_done(
 /// Follows servers, maps and who was expelled into the topology (and the folder), until aborted.
 pub fn follow(
     folder: Arc<Folder>,
+    platform: Arc<dyn Platform>,
     topology: Arc<Topology>,
     groups: Arc<RaftGroups>,
     servers: Arc<Cache<Server>>,
@@ -218,6 +222,7 @@ pub fn follow(
     tokio::spawn(async move {
         let (mut servers_changed, mut maps_changed) = (servers.changed(), maps.changed());
         let mut expelled_changed = expelled.changed();
+        let mut unwritten = false;
         loop {
             let known: BTreeMap<NodeId, ServerSpec> = servers
                 .snapshot()
@@ -232,12 +237,19 @@ pub fn follow(
                 .iter()
                 .filter_map(|node| node.metadata.name.parse().ok())
                 .collect();
-            let changed = topology.expel(gone) | topology.update(known, published);
-            if changed && let Err(error) = keep_topology(&folder, &topology) {
-                tracing::error!(
-                    error = format!("{error:#}"),
-                    "the servers of the site could not be written down"
-                );
+            unwritten |= topology.expel(gone) | topology.update(known, published);
+            if unwritten {
+                let (folder, known) = (folder.clone(), topology.clone());
+                let kept = platform
+                    .blocking(move || keep_topology(&folder, &known))
+                    .await;
+                unwritten = kept.is_err();
+                if let Err(error) = kept {
+                    tracing::error!(
+                        error = format!("{error:#}"),
+                        "the servers of the site could not be written down; this will be tried again"
+                    );
+                }
             }
             host_placed(&topology, &groups).await;
             tokio::select! {
@@ -409,7 +421,7 @@ mod tests {
     use transport::{BulkStream, Handler, TransportError};
 
     use super::*;
-    use crate::node::found::{NodeSelf, found as found_folder};
+    use crate::node::found::{NodeSelf, found as found_folder, open_authority};
     use crate::node::settings::random_listen;
     use crate::node::test_site::{SetClock, registry};
 
@@ -580,5 +592,33 @@ mod tests {
         let again = add_user(&registry, user(DEFAULT_PROJECT)).await;
         assert!(again.unwrap_err().already_exists());
         make_default_project(&registry, 5).await.unwrap();
+    }
+    #[tokio::test]
+    async fn a_founding_that_an_earlier_program_began_comes_to_its_end() {
+        let path = tempfile::tempdir().unwrap();
+        let clock = SetClock::new(path.path());
+        let folder = Folder::lock(&path.path().join("node")).unwrap();
+        found_folder(&folder, &*clock, random_listen(), "site".into(), 1).unwrap();
+        let own = NodeSelf::load(&folder).unwrap().unwrap();
+        let mut begun = founding(&folder).unwrap();
+        begun.ca_key = own.site_key.open(AUTHORITY_SEAL, &begun.ca_key).unwrap();
+        begun.format = 1;
+        let begun = serde_json::to_vec(&begun).unwrap();
+        folder.set_secret(FOUNDING, &begun).unwrap();
+        let registry = registry(clock.clone());
+        found(
+            &folder,
+            &*clock,
+            &registry,
+            own.marker.site,
+            &own.site_key,
+            (own.marker.node, server()),
+        )
+        .await
+        .unwrap();
+        let authority = registry.get::<Authority>(SITE, Freshness::Linearizable);
+        let authority = authority.await.unwrap().unwrap();
+        open_authority(&authority.spec, &own.site_key).unwrap();
+        assert!(!folder.secret_path(FOUNDING).exists());
     }
 }

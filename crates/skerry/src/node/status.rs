@@ -13,15 +13,15 @@ use raft_machine::{decode, encode};
 use serde::{Deserialize, Serialize};
 use transport::{Handler, Refusal, Service, Transport};
 
-use super::Node;
 use super::topology::Topology;
+use super::{Node, volumes};
 
 /// Version of the JSON that status commands print.
 pub const OUTPUT_VERSION: u32 = 1;
 const ASK_LIMIT: Duration = Duration::from_secs(2);
 const TELL_EVERY: Duration = Duration::from_millis(500);
-/// Version of what nodes ask each other, and of the answers. 2 added the debt.
-const FORMAT: u8 = 2;
+/// Version of what nodes ask each other, and of the answers. 2 added the debt, 3 notices.
+const FORMAT: u8 = 3;
 
 /// What a node may ask another one.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +63,9 @@ pub struct NodeStatus {
     pub block_bytes: u64,
     /// Blocks that lack copies, in the groups that it leads.
     pub debt: u64,
+    /// What an operator should know of it, whether it is ready or not.
+    #[serde(default)]
+    pub notices: Vec<String>,
 }
 
 /// Where a node listens, as URLs or `host:port`.
@@ -101,6 +104,12 @@ impl Node {
         let groups = self.groups.status();
         let reasons = self.reasons(&groups);
         let blocks = self.blocks.stats();
+        // Of a lone server, volumes are reasons.
+        let mut notices = match self.is_alone() {
+            true => Vec::new(),
+            false => volumes::troubles(&blocks),
+        };
+        notices.extend(volumes::corruption(&blocks));
         NodeStatus {
             output_version: OUTPUT_VERSION,
             node: self.id,
@@ -116,7 +125,14 @@ impl Node {
             blocks: blocks.blocks,
             block_bytes: blocks.live_bytes,
             debt: self.observed.debt(),
+            notices,
         }
+    }
+
+    /// Whether no other server has copies of what this one has.
+    fn is_alone(&self) -> bool {
+        let map = self.topology.newest();
+        map.is_some_and(|map| map.servers().len() == 1)
     }
 
     /// Why this node can't do its work, if it can't.
@@ -137,6 +153,12 @@ impl Node {
         if !self.keys.confirmed() {
             reasons.push("the registry has not said yet which access keys there are".into());
         }
+        if self.topology.lacks_maps() {
+            reasons.push("the registry has not said yet where earlier epochs place blocks".into());
+        }
+        if self.is_alone() {
+            reasons.extend(volumes::troubles(&self.blocks.stats()));
+        }
         for group in groups {
             let name = if group.group == REGISTRY_GROUP {
                 "the registry".into()
@@ -153,12 +175,14 @@ impl Node {
             }
             if group.leader.is_none() {
                 reasons.push(format!("{name} has no leader"));
-            } else if group.voters.len() != wanted.len() {
-                reasons.push(format!(
-                    "{name} has {} of {} voters",
-                    group.voters.len(),
-                    wanted.len()
-                ));
+                continue;
+            }
+            let missing = wanted.iter().filter(|node| !group.voters.contains(node));
+            let missing: Vec<_> = missing.map(NodeId::to_string).collect();
+            if !missing.is_empty() {
+                reasons.push(format!("{name} lacks the voters {}", missing.join(", ")));
+            } else if group.voters.len() > wanted.len() {
+                reasons.push(format!("{name} has voters that are to leave"));
             }
         }
         reasons
@@ -201,6 +225,7 @@ impl Node {
                     blocks: 0,
                     block_bytes: 0,
                     debt: 0,
+                    notices: Vec::new(),
                 })
             });
         }
@@ -214,14 +239,14 @@ impl Node {
             ready: nodes.iter().all(|node| node.ready),
             epoch: map.map_or(0, |map| map.epoch().0),
             debt,
-            notices: notices(servers, debt),
+            notices: notices(servers, debt, &nodes),
             nodes,
         }
     }
 }
 
 /// What an operator should know of a site of so many servers.
-fn notices(servers: usize, debt: u64) -> Vec<String> {
+fn notices(servers: usize, debt: u64, nodes: &[NodeStatus]) -> Vec<String> {
     let mut notices = Vec::new();
     if servers == 1 {
         notices.push("one server: one synced copy of everything; its loss loses data".to_owned());
@@ -233,6 +258,10 @@ fn notices(servers: usize, debt: u64) -> Vec<String> {
         0 => {}
         1 => notices.push("1 block lacks copies: repair makes them".to_owned()),
         debt => notices.push(format!("{debt} blocks lack copies: repair makes them")),
+    }
+    for node in nodes {
+        let of_node = |notice: &String| format!("node {}: {notice}", node.node);
+        notices.extend(node.notices.iter().map(of_node));
     }
     notices
 }
@@ -323,15 +352,22 @@ mod tests {
             blocks: 7,
             block_bytes: 8,
             debt: 9,
+            notices: vec!["a notice".into()],
         }
     }
 
     #[test]
     fn debt_is_a_notice_until_it_is_paid() {
-        assert_eq!(notices(3, 0), [""; 0]);
-        assert_eq!(notices(3, 1), ["1 block lacks copies: repair makes them"]);
-        assert_eq!(notices(3, 12), ["12 blocks lack copies: repair makes them"]);
-        assert_eq!(notices(2, 1).len(), 2);
+        let said = |servers, debt| notices(servers, debt, &[]);
+        assert_eq!(said(3, 0), [""; 0]);
+        assert_eq!(said(3, 1), ["1 block lacks copies: repair makes them"]);
+        assert_eq!(said(3, 12), ["12 blocks lack copies: repair makes them"]);
+        assert_eq!(said(2, 1).len(), 2);
+    }
+
+    #[test]
+    fn what_a_node_says_of_itself_is_a_notice_of_the_site() {
+        assert_eq!(notices(3, 0, &[status()]), ["node 3: a notice"]);
     }
 
     #[test]
@@ -340,7 +376,7 @@ mod tests {
         let read = read_status(&body).unwrap();
         assert_eq!(format!("{read:?}"), format!("{:?}", status()));
         body[0] = FORMAT + 1;
-        assert!(read_status(&body).unwrap_err().contains("format 3"));
+        assert!(read_status(&body).unwrap_err().contains("format 4"));
         let mut ask = encode(FORMAT, &Ask::Status);
         assert_eq!(read_ask(&ask), Ok(Ask::Status));
         let here = Ask::Here(ServerSpec {
@@ -353,7 +389,7 @@ mod tests {
         });
         assert_eq!(read_ask(&encode(FORMAT, &here)), Ok(here));
         ask[0] = FORMAT + 1;
-        assert!(read_ask(&ask).unwrap_err().contains("format 3"));
+        assert!(read_ask(&ask).unwrap_err().contains("format 4"));
         assert!(
             read_ask(b"").is_err(),
             "the question before there were versions"

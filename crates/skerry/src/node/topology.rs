@@ -12,6 +12,8 @@ use raft_groups::Directory;
 use serde::{Deserialize, Serialize};
 use transport::tls::{AddressBook, Admission};
 
+/// Of servers and maps in the folder.
+pub const FORMAT: u32 = 1;
 /// The longest address that is taken from another server.
 const ADDRESS_BYTES_MAX: usize = 300;
 
@@ -25,6 +27,9 @@ pub struct Known {
     /// Nodes that must not come back.
     #[serde(default)]
     pub expelled: BTreeSet<NodeId>,
+    /// Of several maps only the newest is here; the registry has the others.
+    #[serde(default)]
+    pub newest_only: bool,
 }
 
 /// See the module.
@@ -40,6 +45,7 @@ struct State {
     servers: BTreeMap<NodeId, ServerSpec>,
     maps: BTreeMap<Epoch, Arc<EpochMap>>,
     expelled: BTreeSet<NodeId>,
+    newest_only: bool,
     /// Servers that said that they moved, until the registry knows better.
     moved: BTreeMap<NodeId, Moved>,
 }
@@ -89,6 +95,7 @@ impl Topology {
                 servers: known.servers,
                 maps,
                 expelled: known.expelled,
+                newest_only: known.newest_only,
                 moved: BTreeMap::new(),
             }),
             changed: tokio::sync::Notify::new(),
@@ -110,7 +117,26 @@ impl Topology {
             servers: state.servers.clone(),
             maps: state.maps.values().map(|map| (**map).clone()).collect(),
             expelled: state.expelled.clone(),
+            newest_only: state.newest_only,
         })
+    }
+
+    /// What a newcomer is told. Maps add up for as long as a site lives, so it is told the newest one only.
+    pub fn for_newcomers(&self) -> Known {
+        self.read(|state| {
+            let newest = state.maps.values().next_back();
+            Known {
+                servers: state.servers.clone(),
+                maps: newest.map(|map| (**map).clone()).into_iter().collect(),
+                expelled: state.expelled.clone(),
+                newest_only: state.newest_only || state.maps.len() > 1,
+            }
+        })
+    }
+
+    /// Whether maps of earlier epochs, which the registry has, are missing here.
+    pub fn lacks_maps(&self) -> bool {
+        self.read(|state| state.newest_only)
     }
 
     /// The servers.
@@ -133,6 +159,12 @@ impl Topology {
         }
         let State { servers, moved, .. } = &mut *state;
         moved.retain(|node, moved| servers.get(node) == Some(&moved.from));
+        let newest = state.maps.last_key_value().map(|(epoch, _)| *epoch);
+        // Maps are never removed: a list that is as new as what is known here has all before, too.
+        if state.newest_only && maps.iter().any(|map| Some(map.epoch()) >= newest) {
+            state.newest_only = false;
+            changed = true;
+        }
         for map in maps {
             if let Entry::Vacant(vacant) = state.maps.entry(map.epoch()) {
                 vacant.insert(Arc::new(map));
@@ -260,6 +292,8 @@ impl PlacementSource for Topology {
 
 #[cfg(test)]
 mod tests {
+    use membership::PlacedServer;
+
     use super::*;
 
     #[test]
@@ -305,6 +339,40 @@ mod tests {
         assert_eq!(address().as_deref(), Some("newer:1"));
         let long = at(&"x".repeat(ADDRESS_BYTES_MAX + 1));
         assert!(topology.moved(NodeId(2), long).is_err());
+    }
+
+    fn map(epoch: u64) -> EpochMap {
+        let server = PlacedServer {
+            node: NodeId(1),
+            weight: 100,
+        };
+        EpochMap::first(Epoch(epoch), 1, &[server]).unwrap()
+    }
+
+    #[test]
+    fn a_newcomer_is_told_the_newest_map_and_gets_the_others_from_the_registry() {
+        let update = |topology: &Topology, epochs: &[u64]| {
+            let maps = epochs.iter().map(|epoch| map(*epoch)).collect();
+            topology.update(BTreeMap::new(), maps)
+        };
+        let server = Topology::new(NodeId(1), Known::default());
+        assert!(server.for_newcomers().maps.is_empty());
+        update(&server, &[1]);
+        assert!(!server.for_newcomers().newest_only, "it is the only one");
+        update(&server, &[1, 2, 3]);
+        let told = server.for_newcomers();
+        assert_eq!(told.maps, [map(3)]);
+
+        let newcomer = Topology::new(NodeId(2), told);
+        assert_eq!(newcomer.epochs(), [Epoch(3)]);
+        // Its copy of the registry is empty at first, and may be behind then.
+        assert!(newcomer.lacks_maps() && !update(&newcomer, &[]));
+        update(&newcomer, &[1]);
+        let newcomer = Topology::new(NodeId(2), newcomer.known());
+        assert!(newcomer.lacks_maps(), "after a restart too");
+        assert!(update(&newcomer, &[1, 2, 3]));
+        assert!(!newcomer.lacks_maps());
+        assert_eq!(newcomer.epochs(), [1, 2, 3].map(Epoch));
     }
 
     #[test]

@@ -31,8 +31,11 @@ use super::certificates::{JOIN_PROTOCOL, provider};
 use super::{JoinHandler, dial, peer_names};
 use crate::Refusal;
 
-/// The longest request and the longest answer.
+/// The longest request.
 pub const JOIN_BYTES_MAX: usize = 64 << 10;
+
+/// The longest answer: it names all servers of the site and what they hold. Only a server that was verified can send one.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
 
 /// How long the exchange may take at the server.
 pub(super) const JOIN_MAX: Duration = Duration::from_secs(10);
@@ -99,7 +102,7 @@ async fn ask(
     io.write_all(request).await?;
     io.flush().await?;
     let status = io.read_u8().await?;
-    let answer = read_bounded(&mut io).await?;
+    let answer = read_bounded(&mut io, ANSWER_BYTES_MAX).await?;
     Ok(match status {
         GRANTED => Ok(answer),
         _ => Err(String::from_utf8_lossy(&answer).into_owned()),
@@ -112,26 +115,26 @@ pub(super) async fn serve(
     from: SocketAddr,
     mut io: impl AsyncRead + AsyncWrite + Unpin,
 ) -> io::Result<()> {
-    let request = read_bounded(&mut io).await?;
+    let request = read_bounded(&mut io, JOIN_BYTES_MAX).await?;
     let answer = match handler {
         Some(handler) => handler.join(from, request).await,
         None => Err(Refusal("this server takes no new nodes now".into())),
     };
     let (status, bytes) = match answer {
-        Ok(bytes) if bytes.len() > JOIN_BYTES_MAX => (REFUSED, "the answer is too long".into()),
+        Ok(bytes) if bytes.len() > ANSWER_BYTES_MAX => (REFUSED, "the answer is too long".into()),
         Ok(bytes) => (GRANTED, bytes),
         Err(refusal) => (REFUSED, Bytes::from(refusal.0)),
     };
-    let bytes = &bytes[..bytes.len().min(JOIN_BYTES_MAX)];
+    let bytes = &bytes[..bytes.len().min(ANSWER_BYTES_MAX)];
     io.write_u8(status).await?;
     io.write_u32(bytes.len() as u32).await?;
     io.write_all(bytes).await?;
     io.shutdown().await
 }
 
-async fn read_bounded(io: &mut (impl AsyncRead + Unpin)) -> io::Result<Bytes> {
+async fn read_bounded(io: &mut (impl AsyncRead + Unpin), bytes_max: usize) -> io::Result<Bytes> {
     let length = io.read_u32().await? as usize;
-    if length > JOIN_BYTES_MAX {
+    if length > bytes_max {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
             "the message is too long",
@@ -215,5 +218,46 @@ impl ServerCertVerifier for PinnedAuthority {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use tokio::io::duplex;
+
+    use super::*;
+
+    /// Answers with so many bytes.
+    struct Answers(usize);
+
+    #[async_trait]
+    impl JoinHandler for Answers {
+        async fn join(&self, _: SocketAddr, _: Bytes) -> Result<Bytes, Refusal> {
+            Ok(vec![7; self.0].into())
+        }
+    }
+
+    /// Status and length of the answer to a request of so many bytes.
+    async fn told(request: usize, answer: usize) -> io::Result<(u8, usize)> {
+        let (mut near, far) = duplex(64 << 10);
+        let handler: Arc<dyn JoinHandler> = Arc::new(Answers(answer));
+        let serving = serve(Some(handler), SocketAddr::from(([127, 0, 0, 1], 1)), far);
+        let asking = async {
+            near.write_u32(request as u32).await?;
+            near.write_all(&vec![0; request]).await?;
+            let status = near.read_u8().await?;
+            let answer = read_bounded(&mut near, ANSWER_BYTES_MAX).await?;
+            Ok::<_, io::Error>((status, answer.len()))
+        };
+        tokio::join!(serving, asking).1
+    }
+
+    #[tokio::test]
+    async fn an_answer_may_be_longer_than_a_request() {
+        let long = JOIN_BYTES_MAX + 1;
+        assert_eq!(told(8, long).await.unwrap(), (GRANTED, long));
+        assert_eq!(told(8, ANSWER_BYTES_MAX + 1).await.unwrap().0, REFUSED);
+        assert!(told(long, 8).await.is_err());
     }
 }
