@@ -593,6 +593,7 @@ mod tests {
         assert!(again.unwrap_err().already_exists());
         make_default_project(&registry, 5).await.unwrap();
     }
+
     #[tokio::test]
     async fn a_founding_that_an_earlier_program_began_comes_to_its_end() {
         let path = tempfile::tempdir().unwrap();
